@@ -1,0 +1,140 @@
+"""Settings: frozen, checked when made, changed with ``dataclasses.replace``."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+ARCHITECTURES = ("standard", "topk")
+HOOK_NAMES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "final_norm")
+MAX_TEXT_CHARS = 200_000
+MAX_D_SAE = 131_072
+MAX_STEPS = 10_000_000
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What decides a training run, besides the activations.
+
+    The defaults are the recipe that recovers known features; ``original_tutorial`` is the one that does not.
+    Raises ``ValueError`` or ``TypeError`` with the allowed range when a field is out of it.
+    """
+
+    architecture: str = "topk"
+    """One of ``ARCHITECTURES``."""
+    d_sae: int = 1024
+    """Number of features."""
+    l1_coefficient: float = 2.0
+    """Weight of the sparsity penalty (standard); in units where activations have mean norm sqrt(d_in)."""
+    k: int = 16
+    """Features that fire on each token (topk)."""
+    learning_rate: float = 1e-3
+    """Adam's step size at the top of its schedule."""
+    steps: int = 2000
+    """Optimizer steps."""
+    batch_size: int = 1024
+    """Tokens in a step; 0 takes all of them (full batch)."""
+    seed: int = 0
+    """Start of the weights and order of the batches."""
+    skip_first: bool = True
+    """Leave position 0 of each window out of training and of the scales."""
+    normalize: bool = True
+    """Divide the activations by one scalar so that their mean norm is sqrt(d_in)."""
+    center: bool = True
+    """Start ``b_dec`` at the median and encode ``x - b_dec``."""
+    unit_norm_decoder: bool = True
+    """Keep every decoder row at norm 1."""
+    tied_init: bool = True
+    """Start the encoder at the decoder transposed; otherwise torch's ``nn.Linear`` start."""
+    loss_reduction: str = "sum"
+    """``sum``: squared error and L1 summed over the width, averaged over tokens; ``mean``: averaged over both."""
+    l1_warmup: float = 0.05
+    """Share of the run in which the L1 weight rises from zero."""
+    lr_warmup: float = 0.05
+    """Share of the run in which the learning rate rises from zero."""
+    lr_schedule: str = "linear"
+    """``linear``: constant, then to zero over the last fifth; ``halving``: halved every 100 steps; ``constant``."""
+    max_grad_norm: float = 1.0
+    """Gradients are scaled down to this norm; 0 leaves them."""
+
+    def __post_init__(self) -> None:
+        _choice("architecture", self.architecture, ARCHITECTURES)
+        _choice("loss_reduction", self.loss_reduction, ("sum", "mean"))
+        _choice("lr_schedule", self.lr_schedule, ("linear", "halving", "constant"))
+        _whole("d_sae", self.d_sae, 1, MAX_D_SAE)
+        _whole("k", self.k, 1, MAX_D_SAE)
+        _whole("steps", self.steps, 1, MAX_STEPS)
+        _whole("batch_size", self.batch_size, 0, 1_000_000)
+        _whole("seed", self.seed, 0, 2**32 - 1)
+        _number("l1_coefficient", self.l1_coefficient, 0.0, 1e6)
+        _number("learning_rate", self.learning_rate, 1e-8, 10.0)
+        _number("l1_warmup", self.l1_warmup, 0.0, 1.0)
+        _number("lr_warmup", self.lr_warmup, 0.0, 1.0)
+        _number("max_grad_norm", self.max_grad_norm, 0.0, 1e6)
+        for name in ("skip_first", "normalize", "center", "unit_norm_decoder", "tied_init"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        if self.architecture == "topk" and self.k > self.d_sae:
+            raise ValueError(f"k must be between 1 and d_sae ({self.d_sae}), got {self.k}")
+
+    @classmethod
+    def original_tutorial(cls, **changes: Any) -> TrainConfig:
+        """The tutorial that this package grew from: 16 features, 500 full-batch epochs, mean losses.
+
+        With the tutorial's own names: ``encoder = nn.Linear(d_in, 16)``, ReLU, ``decoder = nn.Linear(16, d_in)``,
+        ``MSELoss + 0.01 * mean(|encoded|)``, Adam 1e-3, ``StepLR(100, 0.5)``.
+        """
+        original = cls(
+            architecture="standard",
+            d_sae=16,
+            l1_coefficient=0.01,
+            learning_rate=1e-3,
+            steps=500,
+            batch_size=0,
+            skip_first=False,
+            normalize=False,
+            center=False,
+            unit_norm_decoder=False,
+            tied_init=False,
+            loss_reduction="mean",
+            l1_warmup=0.0,
+            lr_warmup=0.0,
+            lr_schedule="halving",
+            max_grad_norm=0.0,
+        )
+        return original.changed(**changes)
+
+    def changed(self, **changes: Any) -> TrainConfig:
+        """A copy with some fields changed; an unknown field is refused with the nearest known one."""
+        refuse_unknown(changes, [f.name for f in fields(self)])
+        return replace(self, **changes)
+
+
+def refuse_unknown(given: dict[str, Any] | list[str], known: list[str]) -> None:
+    """Raise ``TypeError`` naming the first keyword that is not known, and the nearest that is."""
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(sorted(known))}"
+            raise TypeError(f"unknown setting {name!r}{hint}")
+
+
+def _choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+
+
+def _whole(name: str, value: object, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a whole number, got {value!r}")
+    if not low <= value <= high:
+        raise ValueError(f"{name} must be between {low:,} and {high:,}, got {value:,}")
+
+
+def _number(name: str, value: object, low: float, high: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    if not math.isfinite(value) or not low <= value <= high:
+        raise ValueError(f"{name} must be between {low:g} and {high:g}, got {value:g}")

@@ -1,0 +1,68 @@
+"""The sparse autoencoder: parameters, the maths every architecture shares, and the registry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+REGISTRY: dict[str, type[SAE]] = {}
+
+
+@dataclass(frozen=True, eq=False)
+class SAE:
+    """A sparse autoencoder over raw activations ``x [pos, d_in]``.
+
+    ``hidden_pre = (scale * x - b_dec) @ W_enc + b_enc`` (``b_dec`` only with ``apply_b_dec_to_input``),
+    ``feature_acts = activation(hidden_pre)``, ``sae_out = (feature_acts @ W_dec + b_dec) / scale``.
+    ``scale`` is the fixed scalar that brings the mean norm of the activations to sqrt(d_in).
+    """
+
+    W_enc: torch.Tensor  # [d_in, d_sae]
+    b_enc: torch.Tensor  # [d_sae]
+    W_dec: torch.Tensor  # [d_sae, d_in]
+    b_dec: torch.Tensor  # [d_in]
+    scale: float = 1.0
+    apply_b_dec_to_input: bool = True
+    metadata: dict[str, Any] = field(default_factory=dict)  # model, layer, hook_name, recipe, metrics
+
+    architecture = ""  # the name in the registry
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        REGISTRY[cls.architecture] = cls
+
+    @property
+    def d_in(self) -> int:
+        """Width of the activations."""
+        return int(self.W_enc.shape[0])
+
+    @property
+    def d_sae(self) -> int:
+        """Number of features."""
+        return int(self.W_enc.shape[1])
+
+    def hidden_pre(self, x: torch.Tensor) -> torch.Tensor:
+        """Before the activation function. ``[pos, d_in] -> [pos, d_sae]``."""
+        x = x * self.scale
+        if self.apply_b_dec_to_input:
+            x = x - self.b_dec
+        return x @ self.W_enc + self.b_enc
+
+    def activate(self, hidden_pre: torch.Tensor) -> torch.Tensor:
+        """The activation function. ``[pos, d_sae] -> [pos, d_sae]``."""
+        raise NotImplementedError  # every registered architecture has its own
+
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
+        """Feature activations. ``[pos, d_in] -> [pos, d_sae]``."""
+        return self.activate(self.hidden_pre(x))
+
+    def decode(self, feature_acts: torch.Tensor) -> torch.Tensor:
+        """Reconstruction. ``[pos, d_sae] -> [pos, d_in]``."""
+        return (feature_acts @ self.W_dec + self.b_dec) / self.scale
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """``decode(encode(x))``, ``[pos, d_in]``."""
+        return self.decode(self.encode(x))

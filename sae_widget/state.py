@@ -1,0 +1,79 @@
+"""The one state of an explorer: inputs that a person sets, results that only the runner sets."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+from traitlets import Bool, Dict, Enum, HasTraits, Instance, Int, Unicode
+
+from sae_widget.config import HOOK_NAMES, TrainConfig
+
+PHASES = ("starting", "loading", "reading", "ready", "training", "paused", "stopping", "failed", "closed")
+CORPORA = ("documentation", "text")
+SORTS = ("activation", "frequency", "number")
+MEASURES = ("mean", "max", "token")
+ROWS = (16, 64, 256, 1024)
+
+
+@dataclass(frozen=True)
+class Status:
+    """What the explorer is doing, in words and in numbers."""
+
+    phase: str = "starting"  # one of PHASES
+    message: str = "Starting"  # one or two sentences: what happened, what was kept, what to do next
+    step: int = 0
+    total: int = 0  # 0: no progress to show
+    tokens_per_second: float = 0.0
+    seconds_left: float = 0.0
+    trouble: bool = False  # the message tells of a fault or a refused input
+
+
+class ExplorerState(HasTraits):
+    """Every value of an explorer, once.
+
+    Controls, clicks and user code write the inputs; ``Runner`` alone writes the results; views only read.
+    Observers run under one lock, whichever thread set the trait.
+    """
+
+    # Inputs
+    model = Unicode("auto", help="'auto', 'bundled', a hub name or a local directory")
+    text = Unicode("It was the best of times, it was the worst of times.")
+    layer = Int(0)
+    hook_name = Enum(HOOK_NAMES, "resid_pre")
+    prepend_bos = Bool(True, help="read each window behind the start token")
+    corpus = Unicode("documentation", help="what to train on: 'documentation', 'text', a file or a folder")
+    corpus_tokens = Int(30_000, help="tokens of the corpus that are read for training")
+    settings = Instance(TrainConfig, ())
+    selected = Int(None, allow_none=True, help="the selected feature")
+    token = Int(None, allow_none=True, help="the selected token of the text")
+    sort = Enum(SORTS, "activation")
+    page = Int(0, min=0)
+    rows = Enum(ROWS, 64, help="features on one page of the heatmap")
+    bar_page = Int(0, min=0)
+    weights = Enum(("decoder", "encoder"), "decoder")
+    layout = Enum(("strips", "grid"), "strips")
+    measure = Enum(MEASURES, "mean")
+    scale_to_text = Bool(False, help="colour tokens by the maximum in this text, not over the corpus")
+    log_loss = Bool(True)
+    feature_names = Dict(help="feature number -> the name a person gave it")
+
+    # Results
+    language_model = Instance("sae_widget.activations.base.LanguageModel", allow_none=True)
+    activations = Instance("sae_widget.activations.base.Activations", allow_none=True, help="of the text")
+    features = Instance("sae_widget.features.Features", allow_none=True, help="SAE, statistics, text: one record")
+    history = Instance("sae_widget.training.History", allow_none=True)
+    history_tick = Int(0, help="rises when the history has grown")
+    status = Instance(Status, ())
+    faults = Dict(help="pane name -> a sentence about what went wrong there")
+    beat = Int(0, help="rises every two seconds while the kernel lives")
+
+    def __init__(self, **inputs: Any) -> None:
+        self.lock = threading.RLock()
+        super().__init__(**inputs)
+
+    def notify_change(self, change: Any) -> None:
+        """Run the observers of a change under the lock, so that two threads never draw at once."""
+        with self.lock:
+            super().notify_change(change)
