@@ -1,0 +1,59 @@
+# make help says what there is. Everything runs in .venv, which is made when it is missing.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV ?= .venv
+PORT ?= 8888
+ARGS ?=
+NOTEBOOK ?= notebooks/00_quickstart.ipynb
+
+PY := $(VENV)/bin/python
+PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# Two tests at a time on two cores, one torch thread each; a browser test has the machine to itself.
+PYTEST := $(PY) -m pytest -q --durations=10
+
+.PHONY: help lab test test-fast test-browser bench soak check clean
+
+help:  ## say what there is
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 24
+
+lab: $(VENV)/.installed-lab  ## open the quickstart in JupyterLab (PORT=8888, ARGS="--no-browser")
+	$(PY) -m sae_widget lab --port $(PORT) $(ARGS) $(NOTEBOOK)
+
+test: test-fast test-browser  ## run every test that belongs to a change (about ten minutes on two cores)
+
+test-fast: $(VENV)/.installed-test  ## run the tests that need no browser
+	$(PYTEST) -m "not browser and not soak" -n 2
+
+test-browser: $(VENV)/.installed-test  ## run the tests in JupyterLab and Chromium; pictures go to artifacts/
+	./.ci/chromium $(PY)
+	$(PYTEST) -m browser -n 0 tests/browser
+
+soak: $(VENV)/.installed-test  ## run the long tests (half an hour and more)
+	$(PYTEST) -m soak -n 0 --timeout 7200
+
+bench: $(VENV)/.installed-test  ## measure, and print one Markdown table
+	./.ci/chromium $(PY)
+	$(PY) -m benchmarks.run $(ARGS)
+
+check: $(VENV)/.installed-dev  ## look at layout, likely bugs and types; changes nothing
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+
+clean:  ## remove what the commands above made, .venv included
+	rm -rf $(VENV) artifacts .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist
+
+$(PY):
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 10) <= v < (3, 14) or sys.exit( \
+		f"Python 3.10 to 3.13 is needed, {sys.executable} is {v[0]}.{v[1]}. Try: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+
+# A stamp is newer than the files that decide what is installed, so the second run installs nothing.
+$(VENV)/.installed-%: pyproject.toml constraints.txt | $(PY)
+	@echo "Installing sae-widget[$*] into $(VENV) (a few minutes the first time)"
+	$(PIP_INSTALL) -e ".[$*]"
+	@touch $@
