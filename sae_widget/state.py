@@ -6,7 +6,7 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
-from traitlets import Bool, Dict, Enum, HasTraits, Instance, Int, Unicode
+from traitlets import Bool, Dict, Enum, HasTraits, Instance, Int, Tuple, Unicode
 
 from sae_widget.config import HOOK_NAMES, TrainConfig
 
@@ -15,6 +15,19 @@ CORPORA = ("documentation", "text")
 SORTS = ("activation", "frequency", "number")
 MEASURES = ("mean", "max", "token")
 ROWS = (16, 64, 256, 1024)
+COMMANDS = (
+    "train",
+    "pause",
+    "resume",
+    "stop",
+    "reset",
+    "read",
+    "load_gpt2",
+    "cancel",
+    "restore",
+    "retry",
+)
+OFFERS = ("retry", "cancel", "restore", "load_gpt2")
 
 
 @dataclass(frozen=True)
@@ -58,6 +71,8 @@ class ExplorerState(HasTraits):
     scale_to_text = Bool(False, help="colour tokens by the maximum in this text, not over the corpus")
     log_loss = Bool(True)
     feature_names = Dict(help="feature number -> the name a person gave it")
+    command = Dict(help="the last button pressed: {'do': one of COMMANDS, 'n': a number that rises}")
+    refused = Dict(help="input field -> a sentence saying why its last entry was refused")
 
     # Results
     language_model = Instance("sae_widget.activations.base.LanguageModel", allow_none=True)
@@ -68,6 +83,8 @@ class ExplorerState(HasTraits):
     status = Instance(Status, ())
     faults = Dict(help="pane name -> a sentence about what went wrong there")
     beat = Int(0, help="rises every two seconds while the kernel lives")
+    offers = Tuple(help="buttons shown beside the status, names among OFFERS")
+    card = Instance("sae_widget.features.FeatureCardData", allow_none=True, help="of the selected feature")
 
     def __init__(self, **inputs: Any) -> None:
         self.lock = threading.RLock()
