@@ -1,0 +1,114 @@
+"""JupyterLab as a process of its own, for the browser tests."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+class LabServer:
+    """JupyterLab in its own process group, on 127.0.0.1, a free port and an empty folder."""
+
+    def __init__(self, env: dict[str, str] | None = None) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="sae-widget-lab-")
+        self.home = Path(self._folder.name)
+        self.root = self.home / "notebooks"
+        self.log = self.home / "server.log"
+        self.url = f"http://127.0.0.1:{_free_port()}"
+        for name in ("notebooks", "config", "data", "runtime", "settings", "workspaces", "ipython", "state"):
+            (self.home / name).mkdir()
+        self._settings()
+        command = [
+            *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"),
+            f"--ServerApp.root_dir={self.root}",
+            "--ServerApp.ip=127.0.0.1",
+            f"--ServerApp.port={self.url.rsplit(':', 1)[1]}",
+            "--ServerApp.port_retries=0",
+            "--IdentityProvider.token=",
+            "--LabApp.expose_app_in_browser=True",
+            "--LabApp.extension_manager=readonly",
+        ]
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                command,
+                env=self._environment(env or {}),
+                cwd=self.root,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._wait_until_up()
+
+    def _settings(self) -> None:
+        """No news, no questions, no side panels that take room."""
+        self.setting("apputils-extension/notification", {"fetchNews": "false", "checkForUpdates": False})
+        self.setting("docmanager-extension/plugin", {"autosave": False})
+
+    def setting(self, name: str, values: dict[str, Any]) -> None:
+        """Write a setting of JupyterLab's, for the pages that are loaded from now on."""
+        path = self.home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(values), encoding="utf-8")
+
+    def _environment(self, more: dict[str, str]) -> dict[str, str]:
+        env = {k: v for k, v in os.environ.items() if not k.startswith(("JUPYTER", "OMP_NUM", "PYTEST"))}
+        home = self.home
+        env |= {
+            "JUPYTER_CONFIG_DIR": str(home / "config"),
+            "JUPYTER_DATA_DIR": str(home / "data"),
+            "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
+            "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
+            "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
+            "JUPYTER_PREFER_ENV_PATH": "1",  # the kernel is this Python, whatever the person has installed
+            "IPYTHONDIR": str(home / "ipython"),
+            "SAE_WIDGET_HOME": str(home / "state"),
+            "HF_HUB_OFFLINE": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *filter(None, [env.get("PYTHONPATH")])]),
+        }
+        return env | more
+
+    def _wait_until_up(self, seconds: float = 60.0) -> None:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                break
+            with contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError):
+                with urllib.request.urlopen(f"{self.url}/api/status", timeout=2) as answer:
+                    if answer.status == 200:
+                        return
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(0.1)
+        tail = self.log.read_text(encoding="utf-8", errors="replace")[-3000:]
+        self.close()
+        raise RuntimeError(f"JupyterLab did not come up within {seconds:.0f} s:\n{tail}")
+
+    def close(self) -> None:
+        """End the server, and its kernels, by its process group."""
+        for sign in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, sign)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(10)
+        with contextlib.suppress(OSError):
+            self._folder.cleanup()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

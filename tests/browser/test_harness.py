@@ -1,0 +1,91 @@
+"""The harness itself, with a widget of thirty lines: so that a red test elsewhere is about the explorer."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from tests.browser.lab import DARK, Lab
+
+WIDGET = '''
+import anywidget, traitlets
+
+class Counter(anywidget.AnyWidget):
+    _esm = """
+    export default { render({ model, el }) {
+        el.dataset.pane = "counter";
+        const button = document.createElement("button");
+        const draw = () => {
+            button.textContent = `pressed ${model.get("count")}`;
+            el.dataset.draws = Number(el.dataset.draws ?? 0) + 1;
+            el.dataset.count = model.get("count");
+        };
+        button.addEventListener("pointerdown", () => {
+            model.set("count", model.get("count") + 1); model.save_changes();
+        });
+        model.on("change:count", draw);
+        el.append(button);
+        draw();
+    } };
+    """
+    count = traitlets.Int(0).tag(sync=True)
+
+counter = Counter()
+counter
+'''
+
+
+def test_runs_cells_and_sees_widgets(lab: Lab) -> None:
+    nb = lab.open([WIDGET, "counter.count += 10", "print(counter.count)"])
+    nb.run_cell(0)
+    pane = nb.scroll_into_view(nb.pane("counter", 0))
+    nb.wait_attribute(pane, "data-count", "value === '0'")
+    pane.locator("button").click()
+    nb.wait_attribute(pane, "data-count", "value === '1'")
+    nb.run_cell(1)
+    nb.wait_attribute(pane, "data-count", "value === '11'")
+    assert nb.run_code("print(counter.count)").strip() == "11"
+    nb.run_cell(2)
+    assert nb.outputs(2)[0]["text"].strip() == "11"
+    assert nb.screenshot("harness", pane).stat().st_size > 200
+
+
+def test_kernel_is_this_python(lab: Lab) -> None:
+    nb = lab.open(["import sys"])
+    assert nb.run_code("import sys; print(sys.prefix)").strip() == sys.prefix
+
+
+def test_dark_theme_and_back(lab: Lab) -> None:
+    nb = lab.open(["1"], theme=DARK)
+    assert nb.page.evaluate("document.body.dataset.jpThemeName") == DARK
+    nb.theme("JupyterLab Light")
+    assert nb.page.evaluate("document.body.dataset.jpThemeLight") == "true"
+
+
+def test_reload_keeps_the_widget(lab: Lab) -> None:
+    nb = lab.open([WIDGET])
+    nb.run_cell(0)
+    nb.execute("docmanager:save")
+    nb.run_code("counter.count = 5")
+    nb.reload()
+    pane = nb.scroll_into_view(nb.pane("counter", 0))
+    nb.wait_attribute(pane, "data-count", "value === '5'")
+
+
+def test_an_error_in_a_cell_or_in_the_page_is_seen(lab: Lab) -> None:
+    nb = lab.open(["raise ValueError('as expected')"])
+    with pytest.raises(AssertionError, match="as expected"):
+        nb.run_cell(0)
+    nb.page.evaluate("console.error('broken')")
+    with pytest.raises(AssertionError, match="broken"):
+        nb.assert_quiet()
+    nb.errors.clear()
+
+
+def test_nothing_leaves_the_machine(lab: Lab) -> None:
+    nb = lab.open(["1"])
+    nb.page.evaluate("fetch('http://192.0.2.1/x').catch(() => null)")
+    assert nb.external == ["http://192.0.2.1/x"]
+    nb.external.clear()
+    nb.errors.clear()
