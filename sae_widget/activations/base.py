@@ -15,6 +15,10 @@ class ModelLoadError(Exception):
     """A language model could not be had; the message is a sentence for the person."""
 
 
+class LoadCancelled(ModelLoadError):
+    """The person cancelled the loading; what was there before is kept."""
+
+
 class Adapter(Protocol):
     """What the extractor needs from one family of language models."""
 
