@@ -1,0 +1,314 @@
+"""``SuperpositionExplorer``: the state, the runner and the views, put together."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import weakref
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ipywidgets as W
+
+from sae_widget.config import TrainConfig, refuse_unknown
+from sae_widget.runner import Runner
+from sae_widget.state import ExplorerState
+from sae_widget.views import VIEWS
+from sae_widget.views.base import close_tree
+from sae_widget.views.selection import selection_for
+
+if TYPE_CHECKING:
+    from sae_widget.activations.base import Activations, LanguageModel
+    from sae_widget.features import Features
+    from sae_widget.sae.base import SAE
+    from sae_widget.training import History
+
+_EXPLORERS: dict[str, list[tuple[weakref.ref[SuperpositionExplorer], str]]] = {}
+_INPUTS = ("text", "model", "layer", "hook_name", "prepend_bos", "corpus", "corpus_tokens")
+
+
+class SuperpositionExplorer(W.VBox):
+    """Take a language model apart: read a text, train a sparse autoencoder, look at its features.
+
+    Every argument is also a control, and everything on the screen is an attribute.
+
+    Args:
+        text: what is read first.
+        model: ``"auto"`` (GPT-2 when it is on this machine, else the bundled model), ``"bundled"``, a hub name
+            such as ``"gpt2"``, or a local directory.
+        layer: block whose ``hook_name`` is read, from 0; by default two thirds of the way up.
+        hook_name: ``resid_pre``, ``resid_mid``, ``resid_post``, ``attn_out``, ``mlp_out`` or ``final_norm``.
+        prepend_bos: read each window behind the start token.
+        corpus: what is trained on: ``"documentation"`` (Python's own), ``"text"``, or a file or folder of texts.
+        corpus_tokens: how many tokens of the corpus.
+        preset: ``"original tutorial"`` starts from that recipe.
+        name: explorers of one name replace each other; by default the notebook cell is the name.
+        settings: any field of ``TrainConfig``: ``d_sae``, ``architecture``, ``k``, ``l1_coefficient``, ...
+
+    Raises:
+        TypeError: for an unknown keyword, naming the nearest known one, or a value of the wrong type.
+        ValueError: for a value outside its range.
+    """
+
+    def __init__(
+        self, text: str | None = None, *, preset: str | None = None, name: str | None = None, **given: Any
+    ) -> None:
+        known = [f.name for f in fields(TrainConfig)]
+        refuse_unknown(given, [*known, *_INPUTS, "text", "preset", "name"])
+        inputs = {key: given.pop(key) for key in _INPUTS if given.get(key) is not None}
+        if text is not None:
+            inputs["text"] = _checked_text(text)
+        if preset not in (None, "original tutorial"):
+            raise ValueError(f"preset must be 'original tutorial' or None, got {preset!r}")
+        if preset:
+            inputs = {"corpus": "text", "hook_name": "final_norm", "prepend_bos": False} | inputs
+        inputs["settings"] = (
+            TrainConfig.original_tutorial(**given) if preset else TrainConfig().changed(**given)
+        )
+        self._layer_given = "layer" in inputs
+        inputs.setdefault("layer", _default_layer(inputs.get("model", "auto")))
+        _replace_predecessor(self, name)
+        self.state = ExplorerState(**inputs)
+        self._runner = Runner(self.state, polled=_polled())
+        self._closed = False
+        super().__init__()
+        self.add_class("sae-widget")
+        self._views = [view(self.state) for view in VIEWS]
+        self.children = _arrange({view.name: view.widget for view in self._views}, selection_for(self.state))
+        self.layout.width = "100%"
+        self.state.observe(self._fit_layer, names=["language_model"])
+        self._runner.start()
+
+    # -- what is seen can be had -------------------------------------------------------------------------------
+
+    @property
+    def sae(self) -> SAE | None:
+        """The SAE that is shown."""
+        return None if self.state.features is None else self.state.features.sae
+
+    @property
+    def features(self) -> Features | None:
+        """The SAE that is shown with its statistics and its activations on the text."""
+        return self.state.features
+
+    @property
+    def activations(self) -> Activations | None:
+        """Activations of the text, ``[n_tokens, d_in]`` in ``.values``."""
+        return self.state.activations
+
+    @property
+    def history(self) -> History | None:
+        """Losses and metrics of the last training."""
+        return self.state.history
+
+    @property
+    def language_model(self) -> LanguageModel | None:
+        """The model that is read."""
+        return self.state.language_model
+
+    @property
+    def status(self) -> str:
+        """The status line."""
+        return self.state.status.message
+
+    @property
+    def settings(self) -> TrainConfig:
+        """The recipe of the next training."""
+        return self.state.settings
+
+    @property
+    def selected_feature(self) -> int | None:
+        """Number of the selected feature."""
+        return self.state.selected
+
+    @selected_feature.setter
+    def selected_feature(self, feature: int | None) -> None:
+        sae = self.sae
+        if feature is not None and sae is not None and not 0 <= feature < sae.d_sae:
+            raise ValueError(f"selected_feature must be between 0 and {sae.d_sae - 1}, got {feature}")
+        self.state.selected = feature
+
+    # -- what a button does, from code ------------------------------------------------------------------------
+
+    def read(self, text: str) -> None:
+        """Read another text."""
+        self._open()
+        self.state.text = _checked_text(text)
+
+    def set(self, **settings: Any) -> None:
+        """Change settings of the next training, or the live ones of this one."""
+        self._open()
+        self.state.settings = self.state.settings.changed(**settings)
+
+    def train(self, *, blocking: bool = False) -> None:
+        """Train a new SAE; returns at once unless ``blocking``."""
+        self._command("train")
+        if blocking:
+            self.wait()
+
+    def pause(self) -> None:
+        """Hold the training; ``resume`` goes on bit for bit."""
+        self._command("pause")
+
+    def resume(self) -> None:
+        """Go on with a paused, stopped or finished training."""
+        self._command("resume")
+
+    def stop(self) -> None:
+        """End the training; the SAE is kept."""
+        self._command("stop")
+
+    def reset(self) -> None:
+        """Go back to the SAE that was there before training; the trained one stays on disk."""
+        self._command("reset")
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Block until nothing is left to do; False when ``timeout`` seconds were not enough."""
+        self._open()
+        return self._runner.wait(timeout)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the SAE that is shown, its statistics, the settings and the text into a directory."""
+        from sae_widget.checkpoint import save_sae
+
+        if self.state.features is None:
+            raise ValueError("there is no SAE to save yet: train one first")
+        features, folder = self.state.features, Path(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_sae(features.sae, folder, None if features.stats is None else features.stats.tensors())
+        site = {
+            key: getattr(self.state, key) for key in ("layer", "hook_name", "prepend_bos", "text", "corpus")
+        }
+        names = {str(key): value for key, value in self.state.feature_names.items()}
+        settings = {f.name: getattr(self.settings, f.name) for f in fields(TrainConfig)}
+        model = self.state.language_model.name if self.state.language_model else self.state.model
+        view = {"model": model, **site, "feature_names": names, "settings": settings}
+        temporary = folder / "explorer.json.tmp"
+        temporary.write_text(json.dumps(view, indent=1), encoding="utf-8")
+        os.replace(temporary, folder / "explorer.json")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> SuperpositionExplorer:
+        """An explorer that shows what ``save`` wrote."""
+        view = json.loads((Path(path) / "explorer.json").read_text(encoding="utf-8"))
+        names = {int(key): str(value) for key, value in view.pop("feature_names", {}).items()}
+        explorer = cls(**view.pop("settings", {}), **view)
+        explorer.state.feature_names = names
+        explorer._runner.open(Path(path))
+        return explorer
+
+    def close(self) -> None:
+        """Stop the threads and free everything; what was trained stays on disk."""
+        if self._closed:
+            return
+        self._closed = True
+        self._runner.close()
+        for view in self._views:
+            view.close()
+        self.state.unobserve_all()
+        close_tree_below(self)
+        selection_for(self.state).close()
+        super().close()
+
+    # -- own affairs --------------------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        if self._closed:
+            raise RuntimeError("this explorer is closed: make a new one")
+
+    def _command(self, name: str) -> None:
+        self._open()
+        self._runner.command(name)
+
+    def _fit_layer(self, change: Any) -> None:
+        model = change["new"]
+        if model is None:
+            return
+        if not self._layer_given:
+            self.state.layer = model.n_layer * 2 // 3
+            self._layer_given = True
+        elif self.state.layer >= model.n_layer:
+            self.state.layer = model.n_layer - 1
+
+
+def close_tree_below(box: W.Box) -> None:
+    """Close every child of a box and what is below it."""
+    for child in box.children:
+        close_tree(child)
+
+
+def _arrange(panes: dict[str, W.Widget], selection: W.Widget) -> list[W.Widget]:
+    """The panes from top to bottom; two columns where there is room, one on a narrow page."""
+    left = W.VBox([panes["controls"]], layout=W.Layout(flex="0 1 340px", min_width="300px"))
+    right = W.VBox([panes["chart"], panes["health"]], layout=W.Layout(flex="1 1 480px", min_width="0"))
+    bars = W.VBox([panes["bars"], panes["card"]], layout=W.Layout(flex="1 1 400px", min_width="0"))
+    heatmap = W.VBox([panes["heatmap"]], layout=W.Layout(flex="1 1 480px", min_width="0"))
+    wrap = {
+        "display": "flex",
+        "flex_flow": "row wrap",
+        "align_items": "stretch",
+        "grid_gap": "8px",
+        "width": "100%",
+    }
+    return [
+        panes["text"],
+        panes["status"],
+        W.Box([left, right], layout=W.Layout(**wrap)),
+        panes["tokens"],
+        W.Box([bars, heatmap], layout=W.Layout(**wrap)),
+    ]
+
+
+def _checked_text(text: object) -> str:
+    if not isinstance(text, str):
+        raise TypeError(f"text must be a string, got {type(text).__name__}")
+    return (
+        text.encode("utf-8", "replace").decode("utf-8")
+        if any("\ud800" <= c <= "\udfff" for c in text)
+        else text
+    )
+
+
+def _default_layer(model: str) -> int:
+    """A place in the upper middle, before the model itself is loaded."""
+    if model in ("auto", "bundled"):
+        config = Path(__file__).parent / "bundled" / "model" / "config.json"
+        if config.exists():
+            return int(json.loads(config.read_text(encoding="utf-8"))["n_layer"]) * 2 // 3
+    return 0
+
+
+def _polled() -> bool:
+    """Whether the page has to ask for news: Colab does not show updates from threads."""
+    return "google.colab" in sys.modules or os.environ.get("SAE_WIDGET_POLL") == "1"
+
+
+def _replace_predecessor(explorer: SuperpositionExplorer, name: str | None) -> None:
+    """Close the explorer that the same cell (or name) made when it ran before; those of this run stay."""
+    key, run = _cell_and_run()
+    if name is not None:
+        key, run = f"name:{name}", ""
+    if not key:
+        return
+    kept = []
+    for reference, made_in in _EXPLORERS.get(key, []):
+        old = reference()
+        if old is not None and name is None and made_in == run:
+            kept.append((reference, made_in))
+        elif old is not None:
+            old.close()
+    _EXPLORERS[key] = [*kept, (weakref.ref(explorer), run)]
+
+
+def _cell_and_run() -> tuple[str, str]:
+    """The notebook cell that is running and the number of this run, or two empty strings outside a kernel."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    kernel = getattr(shell, "kernel", None)
+    if kernel is None:
+        return "", ""
+    parent = kernel.get_parent("shell") or {}
+    cell = parent.get("metadata", {}).get("cellId") or parent.get("content", {}).get("code", "")
+    return f"cell:{cell}", parent.get("header", {}).get("msg_id", "")

@@ -1,0 +1,327 @@
+"""What the features of an SAE do: statistics over many tokens, and activations on one text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sae_widget.activations.base import Activations
+    from sae_widget.sae.base import SAE
+
+MAX_PER_TOKEN = 512
+"""Strongest features kept for one token of the text; an untrained ReLU SAE fires thousands."""
+CHUNK = 4_000_000
+"""Feature activations computed at a time (16 MB of float32)."""
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureStats:
+    """What each feature did over many tokens (position 0 left out where it was left out of training).
+
+    ``frequency`` is the share of tokens on which a feature fires, ``mean`` and ``max`` are of its activation;
+    a feature is ``dead`` when it never fired on the ``n_tokens``. ``l0`` is the mean number of features that
+    fire on a token. ``explained_variance`` leaves position 0 out, ``explained_variance_with_first`` does not.
+    """
+
+    frequency: np.ndarray  # [d_sae] float32, 0 to 1
+    mean: np.ndarray  # [d_sae] float32
+    max: np.ndarray  # [d_sae] float32
+    dead: np.ndarray  # [d_sae] bool
+    n_tokens: int
+    l0: float
+    explained_variance: float
+    explained_variance_with_first: float
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """All fields as tensors, to be stored beside the SAE."""
+        return {
+            "frequency": torch.from_numpy(self.frequency),
+            "mean": torch.from_numpy(self.mean),
+            "max": torch.from_numpy(self.max),
+            "numbers": torch.tensor(
+                [self.n_tokens, self.l0, self.explained_variance, self.explained_variance_with_first],
+                dtype=torch.float32,
+            ),
+        }
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, torch.Tensor]) -> FeatureStats:
+        """The inverse of ``tensors``."""
+        frequency, mean, largest = (tensors[k].float().numpy() for k in ("frequency", "mean", "max"))
+        n_tokens, l0, ev, ev_first = (float(v) for v in tensors["numbers"])
+        return cls(frequency, mean, largest, frequency == 0, int(n_tokens), l0, ev, ev_first)
+
+
+@dataclass(frozen=True, eq=False)
+class PromptFeatures:
+    """Which features fire on each token of one text, sparse, one row a token, the strongest first.
+
+    Row ``i`` is ``ids[indptr[i]:indptr[i + 1]]`` with ``acts`` alike. ``mean`` and ``max`` are over the tokens
+    that count (``counted``): the start token and a left-out position 0 do not.
+    """
+
+    activations: Activations
+    indptr: np.ndarray  # [n_tokens + 1] uint32
+    ids: np.ndarray  # [n_firings] uint32
+    acts: np.ndarray  # [n_firings] float32
+    mean: np.ndarray  # [d_sae] float32
+    max: np.ndarray  # [d_sae] float32
+    strongest: np.ndarray  # [n_tokens] int32, -1 where nothing fires
+    counted: np.ndarray  # [n_tokens] bool
+
+    def of_token(self, token: int) -> tuple[np.ndarray, np.ndarray]:
+        """Features that fire on one token and their activations, the strongest first."""
+        here = slice(int(self.indptr[token]), int(self.indptr[token + 1]))
+        return self.ids[here], self.acts[here]
+
+    def of_feature(self, feature: int) -> np.ndarray:
+        """Activation of one feature on every token. ``[n_tokens]`` float32."""
+        found = np.flatnonzero(self.ids == feature)
+        out = np.zeros(len(self.indptr) - 1, dtype=np.float32)
+        out[np.searchsorted(self.indptr, found, side="right") - 1] = self.acts[found]
+        return out
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """One SAE and what it does, made together, so that no view can see halves that do not fit."""
+
+    sae: SAE
+    stats: FeatureStats | None
+    prompt: PromptFeatures | None
+    source: str  # in words: "the bundled SAE, after block 4", "your SAE, step 500"
+    version: int  # rises with every change
+
+
+@dataclass(frozen=True)
+class Context:
+    """Some tokens around a firing of a feature."""
+
+    labels: tuple[str, ...]
+    acts: tuple[float, ...]
+    centre: int  # index of the token in question
+
+
+@dataclass(frozen=True)
+class FeatureCardData:
+    """What is known of one feature beyond the statistics."""
+
+    feature: int
+    contexts: tuple[Context, ...]  # the texts on which it fires most
+    neighbours: tuple[tuple[int, float], ...]  # (feature, cosine of decoder directions), nearest first
+    version: int  # of the Features it was made from
+
+
+def explained_variance(x: torch.Tensor, sae_out: torch.Tensor) -> float:
+    """Share of the variance that the reconstruction keeps: ``1 - sum |x - sae_out|^2 / sum |x - mean|^2``.
+
+    Args:
+        x: activations ``[pos, d_in]``; the mean is over the rows.
+        sae_out: their reconstruction, same shape.
+
+    Returns:
+        At most 1; negative when the mean alone would do better; nan for constant rows.
+    """
+    variance = float((x - x.mean(0)).square().sum())
+    return 1.0 - float((x - sae_out).square().sum()) / variance if variance > 0 else float("nan")
+
+
+def feature_stats(
+    sae: SAE, values: torch.Tensor, position: torch.Tensor, *, skip_first: bool = True
+) -> FeatureStats:
+    """Statistics of every feature over many tokens.
+
+    Args:
+        sae: the SAE.
+        values: activations ``[n_tokens, d_in]``.
+        position: place of each token in its window ``[n_tokens]``.
+        skip_first: leave position 0 out of everything but ``explained_variance_with_first``.
+    """
+    kept = (
+        position > 0
+        if skip_first and bool((position > 0).any())
+        else torch.ones_like(position, dtype=torch.bool)
+    )
+    fired = torch.zeros(sae.d_sae)
+    total = torch.zeros(sae.d_sae)
+    largest = torch.zeros(sae.d_sae)
+    errors = torch.zeros(len(values))
+    with torch.no_grad():
+        for rows in _chunks(len(values), sae.d_sae):
+            acts = sae.encode(values[rows])  # [chunk, d_sae]
+            errors[rows] = (values[rows] - sae.decode(acts)).square().sum(1)
+            acts = acts[kept[rows]]
+            if len(acts):
+                fired += (acts > 0).sum(0)
+                total += acts.sum(0)
+                largest = torch.maximum(largest, acts.max(0).values)
+        n_kept = int(kept.sum())
+        spread = (values[kept] - values[kept].mean(0)).square().sum()
+        spread_all = (values - values.mean(0)).square().sum()
+    nan = float("nan")
+    return FeatureStats(
+        frequency=(fired / n_kept).numpy(),
+        mean=(total / n_kept).numpy(),
+        max=largest.numpy(),
+        dead=(fired == 0).numpy(),
+        n_tokens=n_kept,
+        l0=float(fired.sum() / n_kept),
+        explained_variance=1 - float(errors[kept].sum() / spread) if spread > 0 else nan,
+        explained_variance_with_first=1 - float(errors.sum() / spread_all) if spread_all > 0 else nan,
+    )
+
+
+def prompt_features(sae: SAE, activations: Activations, *, skip_first: bool = True) -> PromptFeatures:
+    """Which features fire on each token of a text.
+
+    Args:
+        sae: the SAE.
+        activations: of the text, ``[n_tokens, d_in]`` with their tokens.
+        skip_first: leave position 0 of each window out of ``mean`` and ``max``.
+    """
+    ids, acts, lengths = [], [], []
+    with torch.no_grad():
+        for rows in _chunks(activations.n_tokens, sae.d_sae):
+            top = sae.encode(activations.values[rows]).topk(min(MAX_PER_TOKEN, sae.d_sae), dim=1)
+            firing = top.values > 0
+            ids.append(top.indices[firing])
+            acts.append(top.values[firing])
+            lengths.append(firing.sum(1))
+    count = torch.cat(lengths)
+    indptr = np.concatenate([[0], count.cumsum(0).numpy()]).astype(np.uint32)
+    flat_ids, flat_acts = torch.cat(ids), torch.cat(acts)
+    counted = activations.spans[:, 1] > activations.spans[:, 0]
+    if skip_first and bool((counted & (activations.position > 0)).any()):
+        counted = counted & (activations.position > 0)
+    keep = torch.repeat_interleave(counted, count)
+    mean = torch.zeros(sae.d_sae).index_add_(0, flat_ids[keep], flat_acts[keep]) / max(1, int(counted.sum()))
+    largest = torch.zeros(sae.d_sae).scatter_reduce_(0, flat_ids[keep], flat_acts[keep], "amax")
+    strongest = np.full(len(count), -1, dtype=np.int32)
+    some = count.numpy() > 0
+    strongest[some] = flat_ids.numpy()[indptr[:-1][some]]
+    return PromptFeatures(
+        activations=activations,
+        indptr=indptr,
+        ids=flat_ids.numpy().astype(np.uint32),
+        acts=flat_acts.numpy(),
+        mean=mean.numpy(),
+        max=largest.numpy(),
+        strongest=strongest,
+        counted=counted.numpy(),
+    )
+
+
+def measured(features: Features, measure: str, token: int | None = None) -> np.ndarray:
+    """The height of each feature's bar. ``[d_sae]`` float32.
+
+    Args:
+        features: SAE, statistics and text.
+        measure: ``mean`` or ``max`` over the text, or ``token``: the activation on one token (the mean
+            while no token is chosen). Without a text, the mean or maximum over the corpus.
+        token: index of the token for ``token``.
+    """
+    prompt, stats = features.prompt, features.stats
+    if prompt is None:
+        if stats is None:
+            return np.zeros(features.sae.d_sae, dtype=np.float32)
+        return stats.max if measure == "max" else stats.mean
+    if measure == "token" and token is not None and 0 <= token < len(prompt.strongest):
+        out = np.zeros(features.sae.d_sae, dtype=np.float32)
+        ids, acts = prompt.of_token(token)
+        out[ids] = acts
+        return out
+    return prompt.max if measure == "max" else prompt.mean
+
+
+def order_features(
+    features: Features, sort: str, measure: str = "mean", token: int | None = None
+) -> np.ndarray:
+    """Feature numbers in the order in which they are shown. ``[d_sae]`` int64.
+
+    Args:
+        features: SAE, statistics and text.
+        sort: ``activation`` (the bars' height, then the frequency), ``frequency`` or ``number``; ties go by number.
+        measure: as in ``measured``.
+        token: as in ``measured``.
+    """
+    number = np.arange(features.sae.d_sae)
+    if sort == "number":
+        return number
+    frequency = features.stats.frequency if features.stats is not None else np.zeros(len(number), np.float32)
+    if sort == "frequency":
+        return np.lexsort((number, -frequency))
+    return np.lexsort((number, -frequency, -measured(features, measure, token)))
+
+
+def top_contexts(
+    sae: SAE, activations: Activations, feature: int, *, n_contexts: int = 8, before: int = 8, after: int = 4
+) -> tuple[Context, ...]:
+    """The places of a corpus where a feature fires most, at most one per stretch of text.
+
+    Args:
+        sae: the SAE.
+        activations: of the corpus.
+        feature: its number.
+        n_contexts: how many places.
+        before: tokens shown in front of the place.
+        after: tokens shown behind it.
+    """
+    with torch.no_grad():
+        acts = torch.cat(
+            [
+                _one_feature(sae, activations.values[rows], feature)
+                for rows in _chunks(len(activations.values), 64)
+            ]
+        )
+    acts = torch.where(activations.position > 0, acts, torch.zeros_like(acts))
+    group = activations.text_index * 10**7 + torch.cumsum((activations.position == 0).long(), 0)
+    shown: list[Context] = []
+    taken: list[int] = []
+    for at in acts.argsort(descending=True)[: 50 * n_contexts].tolist():
+        if acts[at] <= 0 or len(shown) == n_contexts:
+            break
+        if any(abs(at - other) <= before for other in taken):
+            continue
+        low, high = max(0, at - before), min(len(acts), at + after + 1)
+        inside = [
+            i
+            for i in range(low, high)
+            if group[i] == group[at] and activations.spans[i, 1] > activations.spans[i, 0]
+        ]
+        if at not in inside:
+            continue
+        labels = tuple(activations.labels[i] for i in inside)
+        shown.append(Context(labels, tuple(round(float(acts[i]), 4) for i in inside), inside.index(at)))
+        taken.append(at)
+    return tuple(shown)
+
+
+def neighbours(sae: SAE, feature: int, n_neighbours: int = 5) -> tuple[tuple[int, float], ...]:
+    """The features whose decoder directions are nearest to one's, by cosine, itself left out."""
+    rows = sae.W_dec / sae.W_dec.norm(dim=1, keepdim=True).clamp_min(1e-12)  # [d_sae, d_in]
+    cosine = rows @ rows[feature]
+    cosine[feature] = -2.0
+    top = cosine.topk(min(n_neighbours, sae.d_sae - 1))
+    return tuple((int(i), float(c)) for i, c in zip(top.indices, top.values, strict=True))
+
+
+def _one_feature(sae: SAE, values: torch.Tensor, feature: int) -> torch.Tensor:
+    """Activation of one feature ``[pos]``; only an elementwise activation function needs no other feature."""
+    if sae.architecture == "standard":
+        x = values * sae.scale
+        if sae.apply_b_dec_to_input:
+            x = x - sae.b_dec
+        return torch.relu(x @ sae.W_enc[:, feature] + sae.b_enc[feature])
+    return torch.cat([sae.encode(values[rows])[:, feature] for rows in _chunks(len(values), sae.d_sae)])
+
+
+def _chunks(n_rows: int, width: int) -> Iterator[slice]:
+    size = max(1, CHUNK // width)
+    for start in range(0, n_rows, size):
+        yield slice(start, start + size)

@@ -1,0 +1,223 @@
+"""What the worker has in front of it: the model, the text, the corpus, the SAE and the trainer. No threads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sae_widget.activations.base import check_site, layer_name
+from sae_widget.activations.corpus import corpus_texts
+from sae_widget.activations.extract import get_activations
+from sae_widget.bundled import bundled_sae
+from sae_widget.data import concatenate, pieces, read_corpus
+from sae_widget.features import (
+    FeatureCardData,
+    Features,
+    FeatureStats,
+    feature_stats,
+    neighbours,
+    prompt_features,
+    top_contexts,
+)
+from sae_widget.memory import check_memory
+from sae_widget.training import Trainer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sae_widget.activations.base import Activations, LanguageModel
+    from sae_widget.config import TrainConfig
+    from sae_widget.sae.base import SAE
+
+SAMPLE = 4096
+"""Tokens of the corpus on which statistics are taken while training goes on."""
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """An SAE with what is known of it, and what it is in words."""
+
+    sae: SAE
+    stats: FeatureStats | None
+    source: str
+    skip_first: bool = True
+
+
+class Desk:
+    """The worker's things and the computations on them; used by one thread at a time."""
+
+    def __init__(self) -> None:
+        self.model: LanguageModel | None = None
+        self.layer, self.hook_name, self.prepend_bos = 0, "resid_pre", True
+        self.prompt: Activations | None = None
+        self.corpus: Activations | None = None
+        self.trainer: Trainer | None = None
+        self._corpus_key: Any = None
+        self._trainer_site: Any = None
+        self._trained: dict[Any, Shown] = {}
+        self._shown: Shown | None = None
+        self._version = 0
+
+    @property
+    def site(self) -> tuple[str, int, str]:
+        """Model, layer and hook: where an SAE belongs."""
+        return (self.model.name if self.model else "", self.layer, self.hook_name)
+
+    @property
+    def site_words(self) -> str:
+        """The read point in words."""
+        return layer_name(self.layer, self.hook_name, self.model.n_layer) if self.model else ""
+
+    @property
+    def shown(self) -> Shown | None:
+        """The SAE that is shown, if there is one for this site."""
+        return self._shown
+
+    def take_model(self, model: LanguageModel) -> None:
+        """Put another language model on the desk; what belongs to the old one leaves it."""
+        self.model, self.prompt, self.corpus, self._corpus_key = model, None, None, None
+        self._shown = None
+
+    def read(self, text: str, layer: int, hook_name: str, *, prepend_bos: bool) -> None:
+        """Read the text at a site and take the SAE that belongs there. All or nothing.
+
+        Raises:
+            ValueError: for a text without tokens or a read point that the model does not have.
+        """
+        if self.model is None:
+            raise ValueError("no language model is loaded yet")
+        check_site(layer, hook_name, self.model.n_layer)
+        self.prompt = get_activations(self.model, text, layer, hook_name, prepend_bos=prepend_bos)
+        moved = (layer, hook_name) != (self.layer, self.hook_name)
+        self.layer, self.hook_name, self.prepend_bos = layer, hook_name, prepend_bos
+        if moved or self._shown is None:
+            self._shown = self._trained.get(self.site) or self._bundled()
+
+    def read_training_data(self, corpus: str, n_tokens: int, text: str) -> Iterator[int]:
+        """Read what is to be trained on, some thousand tokens at a time.
+
+        Args:
+            corpus: ``"text"``, ``"documentation"``, or a file or folder.
+            n_tokens: tokens of a corpus that are read.
+            text: the text of the box, for ``"text"``.
+
+        Yields:
+            Tokens read so far.
+        """
+        key = (self.site, self.prepend_bos, corpus, text if corpus == "text" else n_tokens)
+        if self.corpus is not None and self._corpus_key == key:
+            return
+        if self.model is None:
+            raise ValueError("no language model is loaded yet")
+        if corpus == "text":
+            self.corpus = get_activations(
+                self.model, text, self.layer, self.hook_name, prepend_bos=self.prepend_bos
+            )
+            self._corpus_key = key
+            return
+        parts: list[Activations] = []
+        reader = read_corpus(
+            self.model, pieces(corpus_texts(corpus)), self.layer, self.hook_name,
+            prepend_bos=self.prepend_bos, max_tokens=n_tokens,
+        )  # fmt: skip
+        for part in reader:
+            parts.append(part)
+            yield sum(p.n_tokens for p in parts)
+        self.corpus, self._corpus_key = concatenate(parts), key
+
+    def start_training(self, config: TrainConfig) -> Trainer:
+        """A fresh trainer on the corpus.
+
+        Raises:
+            ValueError: when the memory does not suffice or there are too few activations.
+        """
+        assert self.corpus is not None and self.model is not None
+        check_memory(self.corpus.d_in, config.d_sae, config.batch_size or self.corpus.n_tokens)
+        metadata = {
+            "model_name": self.model.name,
+            "layer": self.layer,
+            "hook_name": self.hook_name,
+            "prepend_bos": self.prepend_bos,
+            "training_tokens": self.corpus.n_tokens,
+            "skip_first": config.skip_first,
+        }
+        self.trainer = Trainer(self.corpus.values, self.corpus.position, config, metadata=metadata)
+        self._trainer_site = self.site
+        return self.trainer
+
+    @property
+    def can_continue(self) -> bool:
+        """Whether the trainer on the desk belongs to the site that is shown."""
+        return self.trainer is not None and self._trainer_site == self.site
+
+    def show_training(self, *, final: bool) -> Shown:
+        """Show the SAE as it is now; ``final`` takes the statistics over the whole corpus."""
+        assert self.trainer is not None and self.corpus is not None
+        sae, skip = self.trainer.sae(), self.trainer.config.skip_first
+        values, position = self.corpus.values, self.corpus.position
+        if not final and len(values) > SAMPLE:
+            values, position = values[:SAMPLE], position[:SAMPLE]
+        stats = feature_stats(sae, values, position, skip_first=skip)
+        words = f"your SAE, {self.site_words}, step {self.trainer.step:,}"
+        return self.show(sae, stats, words, skip_first=skip, keep=final)
+
+    def show(
+        self, sae: SAE, stats: FeatureStats | None, source: str, *, skip_first: bool, keep: bool
+    ) -> Shown:
+        """Put an SAE on show; ``keep`` remembers it for this site."""
+        self._shown = Shown(sae, stats, source, skip_first)
+        if keep:
+            self._trained[self.site] = self._shown
+        return self._shown
+
+    def open(self, sae: SAE, stats: FeatureStats | None, source: str) -> None:
+        """Show an SAE from a file.
+
+        Raises:
+            ValueError: when it was trained at another place, naming both.
+        """
+        made = tuple(sae.metadata.get(key) for key in ("model_name", "layer", "hook_name"))
+        if made != self.site and made != (None, None, None):
+            here, there = (f"{model} {hook} {layer}" for model, layer, hook in (self.site, made))
+            raise ValueError(f"this SAE was trained on {there}, the explorer reads {here}")
+        if self.prompt is not None and self.prompt.d_in != sae.d_in:
+            raise ValueError(
+                f"this SAE reads {sae.d_in} dimensions, {self.site_words} has {self.prompt.d_in}"
+            )
+        self.show(sae, stats, source, skip_first=bool(sae.metadata.get("skip_first", True)), keep=True)
+
+    def forget_training(self) -> None:
+        """Go back to the SAE that the site had before anything was trained."""
+        self.trainer = None
+        self._trained.pop(self.site, None)
+        self._shown = self._bundled()
+
+    def features(self) -> Features | None:
+        """The SAE on show with the text, as one record; None while the site has no SAE."""
+        shown = self._shown
+        if shown is None:
+            return None
+        if self.prompt is not None and self.prompt.d_in != shown.sae.d_in:
+            raise ValueError(
+                f"the SAE reads {shown.sae.d_in} dimensions, {self.site_words} has {self.prompt.d_in}"
+            )
+        prompt = (
+            None
+            if self.prompt is None
+            else prompt_features(shown.sae, self.prompt, skip_first=shown.skip_first)
+        )
+        self._version += 1
+        return Features(shown.sae, shown.stats, prompt, shown.source, self._version)
+
+    def card(self, feature: int) -> FeatureCardData:
+        """Contexts and neighbours of one feature of the SAE on show."""
+        assert self._shown is not None
+        sae = self._shown.sae
+        contexts = () if self.corpus is None else top_contexts(sae, self.corpus, feature)
+        return FeatureCardData(feature, contexts, neighbours(sae, feature), self._version)
+
+    def _bundled(self) -> Shown | None:
+        if self.model is None or self.model.name != "bundled":
+            return None
+        found = bundled_sae(self.layer, self.hook_name, self.model.n_layer)
+        return found and Shown(*found, f"the bundled SAE, {self.site_words}")

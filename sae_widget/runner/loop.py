@@ -1,0 +1,212 @@
+"""The worker thread: one thing at a time, the most urgent first; what the things are stands in ``work``."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from sae_widget.activations.base import ModelLoadError
+from sae_widget.runner.publisher import Publisher
+from sae_widget.state import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from sae_widget.runner.loading import ModelLoading
+    from sae_widget.state import ExplorerState
+
+log = logging.getLogger("sae_widget")
+DEBOUNCE = 0.15
+"""Seconds that an input must rest before it is acted on."""
+COMMANDS = (
+    "train",
+    "pause",
+    "resume",
+    "stop",
+    "reset",
+    "read",
+    "load_gpt2",
+    "retry",
+    "cancel",
+    "restore",
+    "open",
+)
+AT_ONCE = ("pause", "stop", "cancel", "retry", "load_gpt2")
+READ_INPUTS = ("text", "layer", "hook_name", "prepend_bos")
+
+
+class Loop:
+    """One worker thread that looks at the inputs of a state and at a queue of commands.
+
+    A subclass has a method ``_do_<name>`` for every command, and for ``model``, ``read``, ``settings``,
+    ``selected``, ``loaded`` and ``job``.
+    """
+
+    def __init__(self, state: ExplorerState, *, polled: bool = False) -> None:
+        self.state = state
+        self.publisher = Publisher(state, polled=polled)
+        self._cond = threading.Condition()
+        self._commands: deque[str] = deque()
+        self._dirty: dict[str, float] = {"model": 0.0}
+        self._poked = False
+        self._busy = False
+        self._closed = False
+        self._job: Generator[None, None, None] | None = None
+        self._paused = False
+        self._loading: ModelLoading | None = None
+        self._status = Status()
+        state.observe(self._on_input, names=["model", "selected", "settings", *READ_INPUTS])
+        state.observe(self._on_command, names=["command"])
+        self._thread = threading.Thread(target=self._loop, name="sae_widget-worker", daemon=True)
+
+    # -- called from any thread ------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to work."""
+        self._thread.start()
+        self.publisher.start()
+
+    def command(self, name: str) -> None:
+        """Ask for one of ``COMMANDS``; it is carried out by the worker, soon."""
+        if name not in COMMANDS:
+            raise ValueError(f"command must be one of {', '.join(COMMANDS)}, got {name!r}")
+        if name == "cancel" and self._loading is not None:
+            self._loading.cancel()
+        with self._cond:
+            self._commands.append(name)
+            self._poked = True
+            self._cond.notify_all()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is left to do (a paused training is nothing to do)."""
+        with self._cond:
+            working = self._busy or self._commands or self._dirty or self._loading is not None
+            return not (working or (self._job is not None and not self._paused))
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Block until nothing is left to do and all results are in the state; False when time ran out.
+
+        An interrupt (Ctrl-C) stops the training at a step boundary and returns; a second one is raised.
+        """
+        end = None if timeout is None else time.monotonic() + timeout
+        interrupted = False
+        while not self._closed and not (self.idle and self.publisher.empty):
+            try:
+                if end is not None and time.monotonic() > end:
+                    return False
+                if self.publisher.polled:
+                    self.publisher.flush()
+                time.sleep(0.02)
+            except KeyboardInterrupt:
+                if interrupted:
+                    raise
+                interrupted = True
+                self.command("stop")
+        self.publisher.flush()
+        return True
+
+    def close(self) -> None:
+        """Stop the threads; what was trained is saved first."""
+        with self._cond:
+            self._closed = self._poked = True
+            self._cond.notify_all()
+        if self._loading is not None:
+            self._loading.cancel()
+        self.state.unobserve(self._on_input, names=["model", "selected", "settings", *READ_INPUTS])
+        self.state.unobserve(self._on_command, names=["command"])
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join(timeout=5.0)
+        self._say("closed", "This explorer is closed. Run the cell again to make a new one.")
+        self.publisher.close()
+
+    # -- observers: only note what is to be done ---------------------------------------------------------------
+
+    def _on_input(self, change: Any) -> None:
+        what = "read" if change["name"] in READ_INPUTS else change["name"]
+        with self._cond:
+            self._dirty[what] = time.monotonic() + (DEBOUNCE if what == "read" else 0.0)
+            self._poked = True
+            self._cond.notify_all()
+
+    def _on_command(self, change: Any) -> None:
+        name = (change["new"] or {}).get("do")
+        if name in COMMANDS:
+            self.command(name)
+
+    # -- the worker ----------------------------------------------------------------------------------------------
+
+    def _loop(self) -> None:
+        while True:
+            with self._cond:
+                while not self._closed and not self._next():
+                    self._cond.wait(timeout=self._rest())
+                if self._closed:
+                    break
+                what, self._busy, self._poked = self._next(), True, False
+                if what in self._commands:
+                    self._commands.remove(what)
+                self._dirty.pop(what, None)
+            try:
+                self._turn(what)
+            except Exception as fault:  # noqa: BLE001  (the worker lives on; the person reads the sentence)
+                self._fail(fault)
+            with self._cond:
+                self._busy = False
+        self._end_job()
+
+    def _next(self) -> str:
+        """The most urgent thing to do, or an empty string: commands, inputs that have rested, the job.
+
+        What starts work waits until the model and the text that were asked for before it are there.
+        """
+        settling = self._loading is not None or "model" in self._dirty or "read" in self._dirty
+        for command in self._commands:
+            if not settling or command in AT_ONCE:
+                return command
+        if self._loading is not None and self._loading.done:
+            return "loaded"
+        now = time.monotonic()
+        for what in ("model", "read", "settings", "selected"):
+            if what in self._dirty and self._dirty[what] <= now:
+                return what
+        return "job" if self._job is not None and not self._paused else ""
+
+    def _rest(self) -> float | None:
+        if self._loading is not None:
+            return 0.1
+        return max(0.01, min(self._dirty.values()) - time.monotonic()) if self._dirty else None
+
+    def _turn(self, what: str) -> None:
+        getattr(self, f"_do_{what}")()
+
+    def _fail(self, fault: Exception) -> None:
+        log.error("the worker failed", exc_info=fault)
+        self._end_job()
+        known = isinstance(fault, (ValueError, TypeError, OSError, ModelLoadError))
+        said = str(fault) if known else f"{type(fault).__name__}: {fault}"
+        said = said if said.endswith((".", "!", ")")) else said + "."
+        self._say(
+            "failed",
+            f"{said} Everything shown before is kept; change the setting and try again.",
+            trouble=True,
+        )
+
+    def _wake(self) -> None:
+        with self._cond:
+            self._cond.notify_all()
+
+    def _say(self, phase: str, message: str, *, trouble: bool = False, **numbers: Any) -> None:
+        self._status = replace(self._status, phase=phase, message=message, trouble=trouble, **numbers)
+        if phase not in ("training", "paused", "ready"):
+            self._status = replace(self._status, total=0)
+        self.publisher.post(status=self._status)
+
+    def _end_job(self) -> None:
+        job, self._job, self._paused = self._job, None, False
+        if job is not None:
+            job.close()

@@ -1,0 +1,133 @@
+"""Feature statistics, text features, order, contexts: answers worked out by hand."""
+
+import numpy as np
+import pytest
+import torch
+
+from sae_widget.activations.base import Activations
+from sae_widget.features import (
+    Features,
+    FeatureStats,
+    explained_variance,
+    feature_stats,
+    measured,
+    neighbours,
+    order_features,
+    prompt_features,
+    top_contexts,
+)
+from sae_widget.sae.standard import StandardSAE
+
+# Two dimensions, three features: x0, x1 and a feature that never fires.
+SAE = StandardSAE(
+    W_enc=torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]),
+    b_enc=torch.tensor([0.0, -1.0, -100.0]),
+    W_dec=torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]]),
+    b_dec=torch.zeros(2),
+)
+VALUES = torch.tensor([[9.0, 9.0], [1.0, 0.0], [0.0, 3.0], [2.0, 2.0]])
+
+
+def activations(values=VALUES, position=(0, 1, 2, 3), start_token=False):
+    n = len(values)
+    spans = torch.tensor([[i, i + 1] for i in range(n)])
+    if start_token:
+        spans[0] = 0
+    return Activations(
+        values=values,
+        token_ids=torch.arange(n),
+        position=torch.tensor(position),
+        text_index=torch.zeros(n, dtype=torch.long),
+        spans=spans,
+        labels=tuple("abcdefgh"[:n]),
+        texts=("abcdefgh"[:n],),
+        notes=(),
+        model_name="m",
+        layer=0,
+        hook_name="resid_pre",
+    )
+
+
+def test_explained_variance_of_a_perfect_a_mean_and_a_worse_reconstruction():
+    x = torch.tensor([[0.0, 1.0, 0.0], [2.0, 1.0, 0.0]])
+    assert explained_variance(x, x) == 1.0
+    assert explained_variance(x, x.mean(0).expand(2, 3)) == 0.0
+    assert explained_variance(x, x + 2.0) == pytest.approx(1 - 24 / 2)
+    assert np.isnan(explained_variance(torch.ones(3, 2), torch.zeros(3, 2)))
+
+
+def test_statistics_leave_position_0_out():
+    stats = feature_stats(SAE, VALUES, torch.arange(4))
+    assert stats.n_tokens == 3
+    assert stats.frequency == pytest.approx([2 / 3, 2 / 3, 0.0])
+    assert stats.mean == pytest.approx([1.0, 1.0, 0.0])  # (1 + 0 + 2) / 3 and (0 + 2 + 1) / 3
+    assert stats.max == pytest.approx([2.0, 2.0, 0.0])
+    assert stats.dead.tolist() == [False, False, True]
+    assert stats.l0 == pytest.approx(4 / 3)
+    # The second feature gives back one too little, twice; the spread of rows 1 to 3 is 2 + 42 / 9.
+    assert stats.explained_variance == pytest.approx(1 - 2 / (2 + 42 / 9))
+    assert stats.explained_variance_with_first > stats.explained_variance
+
+
+def test_statistics_survive_being_stored():
+    stats = feature_stats(SAE, VALUES, torch.arange(4))
+    again = FeatureStats.from_tensors(stats.tensors())
+    assert again.frequency.tolist() == stats.frequency.tolist()
+    assert again.dead.tolist() == stats.dead.tolist()
+    assert (again.n_tokens, again.l0) == (3, pytest.approx(stats.l0))
+
+
+def test_text_features_are_sparse_and_the_strongest_comes_first():
+    prompt = prompt_features(SAE, activations())
+    assert prompt.indptr.tolist() == [0, 2, 3, 4, 6]
+    assert prompt.of_token(0)[0].tolist() == [0, 1]
+    assert prompt.of_token(3)[1].tolist() == [2.0, 1.0]
+    assert prompt.of_feature(1).tolist() == [8.0, 0.0, 2.0, 1.0]
+    assert prompt.strongest.tolist() == [0, 0, 1, 0]
+    assert prompt.counted.tolist() == [False, True, True, True]
+    assert prompt.mean == pytest.approx([1.0, 1.0, 0.0])
+    assert prompt.max == pytest.approx([2.0, 2.0, 0.0])
+
+
+def test_a_text_of_one_token_counts_it():
+    prompt = prompt_features(SAE, activations(VALUES[:1], (0,)))
+    assert prompt.counted.tolist() == [True]
+    assert prompt.mean == pytest.approx([9.0, 8.0, 0.0])
+
+
+def test_the_start_token_never_counts():
+    prompt = prompt_features(SAE, activations(start_token=True), skip_first=False)
+    assert prompt.counted.tolist() == [False, True, True, True]
+
+
+def test_order_by_activation_frequency_and_number():
+    stats = feature_stats(SAE, VALUES, torch.arange(4))
+    features = Features(SAE, stats, prompt_features(SAE, activations()), "", 1)
+    assert order_features(features, "number").tolist() == [0, 1, 2]
+    assert order_features(features, "frequency").tolist() == [0, 1, 2]
+    assert order_features(features, "activation", "token", 2).tolist() == [1, 0, 2]
+    assert measured(features, "token", 2).tolist() == [0.0, 2.0, 0.0]
+    assert measured(features, "token", 99).tolist() == measured(features, "mean").tolist()
+
+
+def test_without_a_text_the_corpus_speaks():
+    stats = feature_stats(SAE, VALUES, torch.arange(4))
+    features = Features(SAE, stats, None, "", 1)
+    assert measured(features, "max").tolist() == [2.0, 2.0, 0.0]
+    assert measured(Features(SAE, None, None, "", 1), "max").tolist() == [0.0, 0.0, 0.0]
+
+
+def test_contexts_come_strongest_first_and_not_twice_from_one_place():
+    values = torch.zeros(30, 2)
+    values[5, 0], values[6, 0], values[25, 0] = 3.0, 2.9, 1.0
+    record = activations(values[:8], tuple(range(8)))
+    contexts = top_contexts(SAE, record, 0, before=2, after=1)
+    assert [c.labels for c in contexts] == [("d", "e", "f", "g")]
+    assert contexts[0].acts[contexts[0].centre] == 3.0
+    assert contexts[0].labels[contexts[0].centre] == "f"
+    assert top_contexts(SAE, record, 2) == ()
+
+
+def test_neighbours_by_cosine():
+    assert [n for n, _ in neighbours(SAE, 2)] == [1, 0]
+    assert dict(neighbours(SAE, 2))[1] == pytest.approx(0.8)
