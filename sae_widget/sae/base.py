@@ -34,6 +34,14 @@ class SAE:
         super().__init_subclass__(**kwargs)
         REGISTRY[cls.architecture] = cls
 
+    def __post_init__(self) -> None:
+        if self.W_enc.ndim != 2:
+            raise ValueError(f"W_enc must be [d_in, d_sae], got {list(self.W_enc.shape)}")
+        d_in, d_sae = self.W_enc.shape
+        for name, shape in (("b_enc", (d_sae,)), ("W_dec", (d_sae, d_in)), ("b_dec", (d_in,))):
+            if tuple(getattr(self, name).shape) != shape:
+                raise ValueError(f"{name} must be {list(shape)}, got {list(getattr(self, name).shape)}")
+
     @property
     def d_in(self) -> int:
         """Width of the activations."""
@@ -54,6 +62,10 @@ class SAE:
     def activate(self, hidden_pre: torch.Tensor) -> torch.Tensor:
         """The activation function. ``[pos, d_sae] -> [pos, d_sae]``."""
         raise NotImplementedError  # every registered architecture has its own
+
+    def config_fields(self) -> dict[str, Any]:
+        """What a saved file must say of this architecture besides the weights, by SAELens' names."""
+        return {}
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
         """Feature activations. ``[pos, d_in] -> [pos, d_sae]``."""

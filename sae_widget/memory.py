@@ -1,0 +1,89 @@
+"""How much memory training will take, and how much there is, before any of it is allocated."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+KEPT_FREE = 0.15  # of what the limits leave
+FIXED_BYTES = 280_000_000  # what torch needs besides, measured
+CGROUP_V2 = Path("/sys/fs/cgroup")
+CGROUP_V1 = Path("/sys/fs/cgroup/memory")
+
+
+def free_memory(v2: Path = CGROUP_V2, v1: Path = CGROUP_V1, environ: dict[str, str] | None = None) -> int:
+    """Bytes that this process may still allocate, 15 % of them kept free.
+
+    The least of: the container's limit (cgroup v2, v1) less what is used in it, ``MEM_LIMIT`` (set by
+    Binder and JupyterHub) less what this process uses, and what the machine has available. In a
+    container the machine's own figure alone would be far too large.
+
+    Args:
+        v2: directory with ``memory.max``, ``memory.current`` and ``memory.stat``.
+        v1: directory with ``memory.limit_in_bytes``, ``memory.usage_in_bytes`` and ``memory.stat``.
+        environ: where ``MEM_LIMIT`` is looked for; the process's environment by default.
+    """
+    import psutil
+
+    figures = [psutil.virtual_memory().available]
+    figures += _left_in_group(v2, "memory.max", "memory.current", "inactive_file")
+    figures += _left_in_group(v1, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+    limit = (os.environ if environ is None else environ).get("MEM_LIMIT", "")
+    if limit.isdecimal() and int(limit) > 0:
+        figures.append(int(limit) - psutil.Process().memory_info().rss)
+    return max(0, int(min(figures) * (1 - KEPT_FREE)))
+
+
+def needed_memory(d_in: int, d_sae: int, batch_size: int) -> int:
+    """Most bytes that training adds to the process: weights, gradients, Adam, batch buffers."""
+    return FIXED_BYTES + 32 * d_in * d_sae + 16 * batch_size * d_sae
+
+
+def check_memory(d_in: int, d_sae: int, batch_size: int, free: int | None = None) -> None:
+    """Raise ``ValueError`` naming the largest width that fits, unless training fits into memory.
+
+    Args:
+        d_in: width of the activations.
+        d_sae: number of features.
+        batch_size: tokens in a step.
+        free: bytes that may be used; ``free_memory()`` by default.
+    """
+    free = free_memory() if free is None else free
+    needed = needed_memory(d_in, d_sae, batch_size)
+    if needed <= free:
+        return
+    largest = (free - FIXED_BYTES) // (32 * d_in + 16 * batch_size)
+    fits = f"largest that fits: {largest:,}" if largest >= 1 else "no width fits with this batch size"
+    raise ValueError(f"width {d_sae:,} needs about {_gb(needed)}, {_gb(free)} free; {fits}")
+
+
+def _gb(count: int) -> str:
+    return f"{count / 1e9:.1f} GB"
+
+
+def _left_in_group(folder: Path, limit_name: str, used_name: str, cache_name: str) -> list[int]:
+    limit, used = _number(folder / limit_name), _number(folder / used_name)
+    if limit is None or limit >= 2**60:  # "max", or v1's word for no limit
+        return []
+    return [max(0, limit - max(0, (used or 0) - _cache(folder / "memory.stat", cache_name)))]
+
+
+def _cache(path: Path, name: str) -> int:
+    """Bytes of file cache, which the kernel gives back when memory is short."""
+    try:
+        lines = path.read_text(encoding="ascii").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return 0
+    for line in lines:
+        key, _, value = line.partition(" ")
+        if key == name and value.isdecimal():
+            return int(value)
+    return 0
+
+
+def _number(path: Path) -> int | None:
+    try:
+        text = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return int(text) if text.isdecimal() else None

@@ -1,0 +1,26 @@
+"""The sparse autoencoder with a ReLU and an L1 penalty."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sae_widget.sae.base import SAE
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, eq=False)
+class StandardSAE(SAE):
+    """ReLU features, kept sparse by an L1 penalty in training.
+
+    ``feature_acts = relu(hidden_pre)`` (Bricken et al. 2023, https://transformer-circuits.pub/2023/monosemantic-features;
+    Cunningham et al. 2023, https://arxiv.org/abs/2309.08600).
+    """
+
+    architecture = "standard"
+
+    def activate(self, hidden_pre: torch.Tensor) -> torch.Tensor:
+        """ReLU. ``[pos, d_sae] -> [pos, d_sae]``."""
+        return hidden_pre.clamp_min(0.0)

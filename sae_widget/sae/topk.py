@@ -1,0 +1,38 @@
+"""The sparse autoencoder that keeps the k largest features of each token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sae_widget.sae.base import SAE
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, eq=False)
+class TopKSAE(SAE):
+    """The ``k`` largest ``hidden_pre`` of each token, then ReLU; everything else is zero.
+
+    Sparsity is set by ``k`` instead of by a penalty (Gao et al. 2024, https://arxiv.org/abs/2406.04093).
+    Raises ``ValueError`` when ``k`` is not between 1 and ``d_sae``.
+    """
+
+    k: int = 16
+
+    architecture = "topk"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= self.k <= self.d_sae:
+            raise ValueError(f"k must be between 1 and d_sae ({self.d_sae}), got {self.k}")
+
+    def activate(self, hidden_pre: torch.Tensor) -> torch.Tensor:
+        """Keep the k largest, if positive. ``[pos, d_sae] -> [pos, d_sae]``."""
+        values, indices = hidden_pre.topk(self.k, dim=-1, sorted=False)
+        return hidden_pre.new_zeros(hidden_pre.shape).scatter_(-1, indices, values.clamp_min(0.0))
+
+    def config_fields(self) -> dict[str, Any]:
+        """``k``, and that it is not multiplied by the decoder norms (SAELens' name)."""
+        return {"k": self.k, "rescale_acts_by_decoder_norm": False}

@@ -1,0 +1,115 @@
+"""The records of a training run, and the flat buffers that hold its parameters."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+BETA1, BETA2, EPS = 0.9, 0.999, 1e-8  # Adam, as torch has them
+
+
+@dataclass(frozen=True)
+class TrainStep:
+    """What one optimizer step showed; ``nan`` where a number is not defined.
+
+    All numbers are of the weights before the step, as in any training loop.
+    """
+
+    step: int  # counted from 1
+    loss: float  # reconstruction + weighted sparsity (+ the loss that revives dead features)
+    reconstruction: float  # squared error
+    sparsity: float  # weighted L1 penalty (standard), loss of the dead features (topk)
+    l0: float  # mean number of features that fire on a token
+    explained_variance: float  # over the batch, position 0 left out
+    explained_variance_with_first: float  # over a fixed set of at most 2,048 tokens, position 0 included
+    dead: int  # features that did not fire over the last ``Trainer.dead_after`` tokens
+    learning_rate: float
+    tokens_per_second: float
+    tokens: int  # read since the start
+
+
+class TrainingFault(Exception):
+    """The loss or a gradient was not finite; that step was not applied and training can go on.
+
+    ``step`` is the step that failed; the trainer stands at the step before it.
+    """
+
+    def __init__(self, step: int, rate: float, what: str) -> None:
+        self.step = step
+        super().__init__(
+            f"The {what} at step {step:,} (learning rate {rate:.3g}). Rolled back to step {step - 1:,}, "
+            f"the last good weights. Try a learning rate of at most {_lower(rate):g}."
+        )
+
+
+def _lower(rate: float) -> float:
+    # A power of ten, so that the sentence can be read: a hundredth of what failed.
+    return 10.0 ** max(-8, math.floor(math.log10(rate)) - 2) if rate > 0 else 1e-4
+
+
+def explained_variance(x: torch.Tensor, sae_out: torch.Tensor) -> float:
+    """Share of the variance of ``x`` that the reconstruction keeps.
+
+    ``1 - sum ||x - sae_out||^2 / sum ||x - mean||^2`` with the mean over the rows: 1 is perfect, 0 is no
+    better than always answering the mean, below 0 is worse.
+
+    Args:
+        x: ``[pos, d_in]`` activations.
+        sae_out: ``[pos, d_in]`` reconstruction.
+
+    Returns:
+        The share, or ``nan`` when ``x`` does not vary (one row, constant rows).
+    """
+    total = float((x - x.mean(0)).square().sum())
+    return variance_share(float((x - sae_out).square().sum()), total, float(x.square().sum()))
+
+
+def variance_share(error: float, total: float, size: float) -> float:
+    """``1 - error / total``; ``nan`` when ``total`` is no more than rounding of a sum of size ``size``."""
+    return 1.0 - error / total if total > 1e-12 * size else math.nan
+
+
+class Flat:
+    """The parameters (or gradients, or Adam moments) of an SAE in one vector, and views into it.
+
+    ``W_dec`` and ``b_dec`` lie next to each other, so that ``decoder`` is both as one matrix.
+    """
+
+    def __init__(self, d_in: int, d_sae: int) -> None:
+        start = -(-d_sae // 16) * 16  # the matrices begin on a cache line
+        size = d_in * d_sae
+        self.vector = torch.zeros(start + 2 * size + d_in, dtype=torch.float32)
+        self.b_enc = self.vector[:d_sae]  # [d_sae]
+        self.W_enc = self.vector[start : start + size].view(d_sae, d_in)  # transposed: one row a feature
+        self.decoder = self.vector[start + size :].view(d_sae + 1, d_in)
+        self.W_dec = self.decoder[:d_sae]  # [d_sae, d_in]
+        self.b_dec = self.decoder[d_sae]  # [d_in]
+
+
+def adam_step(params: Flat, grads: Flat, moments: tuple[Flat, Flat], count: torch.Tensor, rate: float) -> None:
+    """One step of Adam (Kingma & Ba 2015) over the flat vectors, in torch's fused kernel.
+
+    Args:
+        params: changed in place.
+        grads: their gradients.
+        moments: the running means of gradient and squared gradient, changed in place.
+        count: scalar float32 tensor, the number of this step counted from 1.
+        rate: the step size.
+    """
+    torch._fused_adam_(
+        [params.vector],
+        [grads.vector],
+        [moments[0].vector],
+        [moments[1].vector],
+        [],
+        [count],
+        lr=rate,
+        beta1=BETA1,
+        beta2=BETA2,
+        weight_decay=0.0,
+        eps=EPS,
+        amsgrad=False,
+        maximize=False,
+    )

@@ -1,0 +1,144 @@
+"""From activations to batches: which rows are read, their scale, their median, their order."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+MEDIAN_ROWS = 8192
+EVALUATION_ROWS = 2048
+
+
+def check_activations(values: torch.Tensor, position: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The activations as contiguous float32 and their positions as int64, or a sentence.
+
+    Args:
+        values: ``[n, d_in]`` floating point; half precision is converted.
+        position: ``[n]`` integers, the place of each row in its window.
+
+    Raises:
+        TypeError: not tensors of numbers.
+        ValueError: wrong shapes, or a value that is not finite.
+    """
+    for name, tensor in (("values", values), ("position", position)):
+        if not isinstance(tensor, torch.Tensor):
+            raise TypeError(f"{name} must be a torch tensor, got {type(tensor).__name__}")
+    if not values.is_floating_point():
+        raise TypeError(f"values must be floating point, got {values.dtype}")
+    if values.ndim != 2 or values.shape[1] == 0:
+        raise ValueError(f"values must be [n_tokens, d_in], got shape {list(values.shape)}")
+    if position.shape != values.shape[:1]:
+        raise ValueError(f"position must be [{values.shape[0]}] like values, got shape {list(position.shape)}")
+    values = values.detach().to(device="cpu", dtype=torch.float32).contiguous()
+    if not bool(torch.isfinite(values.sum())) and not bool(torch.isfinite(values).all()):
+        row = int((~torch.isfinite(values).all(dim=1)).nonzero()[0])
+        raise ValueError(
+            f"The activations are not finite: the first NaN or infinite value is in token {row:,}. "
+            "Nothing was trained; read the text again, with the model in float32."
+        )
+    return values, position.detach().to(device="cpu", dtype=torch.int64)
+
+
+def kept_rows(position: torch.Tensor, skip_first: bool) -> torch.Tensor:
+    """The rows that are trained on. ``[n_kept]``; ``ValueError`` when fewer than two are left."""
+    rows = (position != 0).nonzero()[:, 0] if skip_first else torch.arange(len(position))
+    if len(rows) < 2:
+        where = " besides the first of each text" if skip_first and len(position) else ""
+        raise ValueError(
+            f"not enough activations: {len(rows)}{where}, need at least 2. Nothing was trained; give a longer text."
+        )
+    return rows
+
+
+def fixed_scale(values: torch.Tensor, rows: torch.Tensor) -> float:
+    """The scalar that brings the mean norm of these rows to sqrt(d_in), exactly a float32; 1 for all zeros."""
+    total = sum(float(values[part].norm(dim=1).sum()) for part in rows.split(16384))
+    mean = total / len(rows)
+    if mean < 1e-30:
+        return 1.0
+    return float(torch.tensor(math.sqrt(values.shape[1]) / mean, dtype=torch.float32))
+
+
+def geometric_median(x: torch.Tensor, steps: int = 50) -> torch.Tensor:
+    """The point with the smallest summed distance to the rows (Weiszfeld's iteration).
+
+    Distances are kept away from zero, so that a guess that meets a row does not divide by it.
+
+    Args:
+        x: ``[n, d_in]``, at least one row.
+        steps: most iterations.
+
+    Returns:
+        ``[d_in]``.
+    """
+    guess = x.mean(0)
+    spread = float((x - guess).norm(dim=1).mean())
+    if spread < 1e-12:
+        return guess
+    for _ in range(steps):
+        weight = 1.0 / (x - guess).norm(dim=1).clamp_min(1e-6 * spread)
+        new = weight @ x / weight.sum()
+        moved = float((new - guess).norm())
+        guess = new
+        if moved < 1e-6 * spread:
+            break
+    return guess
+
+
+def sample_rows(rows: torch.Tensor, count: int, seed: int) -> torch.Tensor:
+    """At most ``count`` of ``rows``, without replacement, in rising order; always the same for one seed."""
+    if len(rows) <= count:
+        return rows
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
+    return rows[order[:count].sort().values]
+
+
+def evaluation_rows(position: torch.Tensor, seed: int) -> torch.Tensor:
+    """A fixed sample of all rows with the share of first positions that the data have. ``[<= 2048]``."""
+    first, rest = (position == 0).nonzero()[:, 0], (position != 0).nonzero()[:, 0]
+    n = len(position)
+    if n <= EVALUATION_ROWS:
+        return torch.arange(n)
+    wanted = min(len(first), max(1, round(EVALUATION_ROWS * len(first) / n)))
+    chosen = [sample_rows(first, wanted, seed), sample_rows(rest, EVALUATION_ROWS - wanted, seed)]
+    return torch.cat(chosen).sort().values
+
+
+class Batches:
+    """Batches of row numbers without replacement, epoch after epoch, from an own generator.
+
+    An epoch's rest that does not fill a batch is left out; each epoch has another order, so that none is
+    left out for good. A batch as large as the data is the data in its own order.
+    """
+
+    def __init__(self, n_rows: int, batch_size: int, seed: int) -> None:
+        self.n_rows = n_rows
+        self.generator = torch.Generator().manual_seed(seed)
+        self.order = torch.arange(n_rows)  # [n_rows], this epoch's
+        self.cursor = n_rows  # how many of them have been read
+        self.resize(batch_size)
+
+    def resize(self, batch_size: int) -> None:
+        """Change the batch size from the next batch on; 0 or more than there is takes all rows."""
+        self.batch_size = self.n_rows if batch_size == 0 else min(batch_size, self.n_rows)
+
+    @property
+    def full(self) -> bool:
+        """Whether every batch is the whole data."""
+        return self.batch_size == self.n_rows
+
+    def next(self) -> torch.Tensor:
+        """Row numbers ``[batch_size]``."""
+        if self.full:
+            self.order, self.cursor = torch.arange(self.n_rows), self.n_rows
+            return self.order
+        if self.cursor + self.batch_size > self.n_rows:
+            self.order = torch.randperm(self.n_rows, generator=self.generator)
+            self.cursor = 0
+        self.cursor += self.batch_size
+        return self.order[self.cursor - self.batch_size : self.cursor]
+
+    def undo(self) -> None:
+        """Give the last batch again at the next call: its step was not applied."""
+        self.cursor -= self.batch_size
