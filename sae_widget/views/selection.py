@@ -12,6 +12,8 @@ from sae_widget.views.base import read_static
 from sae_widget.views.palette import as_javascript
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sae_widget.state import ExplorerState
 
 log = logging.getLogger("sae_widget")
@@ -22,13 +24,18 @@ class GuardedWidget(anywidget.AnyWidget):
     """An anywidget that takes from the browser only what it named, and only if it fits.
 
     Anything else is dropped, and the value that Python holds is sent back, so that both sides agree again. The
-    ``refused`` counter rises, for the pane to say so.
+    ``refused`` counter rises, for the pane to say so. ``asked(name, value)`` is called for each value that was taken
+    from the browser, and only then, so that a pane can tell a person's wish from its own drawing.
     """
 
     from_browser: ClassVar[tuple[str, ...]] = ()
     """Traits that the browser may set."""
 
     refused = Int(0).tag(sync=True)
+
+    def __init__(self, asked: Callable[[str, Any], None] | None = None, **traits: Any) -> None:
+        self._on_asked = asked
+        super().__init__(**traits)
 
     def set_state(self, sync_data: dict[str, Any]) -> None:
         """Take an update of the browser (called by ipywidgets)."""
@@ -41,6 +48,9 @@ class GuardedWidget(anywidget.AnyWidget):
                 refused.append(name)
         if fitting:
             super().set_state(fitting)
+            for name, value in fitting.items():
+                if self._on_asked is not None:
+                    self._on_asked(name, value)
         if refused:
             log.info("refused from the browser: %s", ", ".join(sorted(refused)))
             self.refused += 1
