@@ -9,13 +9,15 @@ VENV ?= .venv
 PORT ?= 8888
 ARGS ?=
 NOTEBOOK ?= notebooks/00_quickstart.ipynb
+REPOSITORY ?=
+TAG ?= main
 
 PY := $(VENV)/bin/python
 PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
 # Two tests at a time on two cores, one torch thread each; a browser test has the machine to itself.
 PYTEST := $(PY) -m pytest -q --durations=10
 
-.PHONY: help lab test test-fast test-browser bench soak check clean
+.PHONY: help lab test test-fast test-browser bench soak check clean links
 
 help:  ## say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 24
@@ -57,3 +59,8 @@ $(VENV)/.installed-%: pyproject.toml constraints.txt | $(PY)
 	@echo "Installing sae-widget[$*] into $(VENV) (a few minutes the first time)"
 	$(PIP_INSTALL) -e ".[$*]"
 	@touch $@
+
+links:  ## print the badges of a published copy (REPOSITORY=owner/name, TAG=v0.1.0)
+	@test -n "$(REPOSITORY)" || { echo "Say where it is published: make links REPOSITORY=owner/name" >&2; exit 1; }
+	@echo "[![Binder](https://mybinder.org/badge_logo.svg)](https://mybinder.org/v2/gh/$(REPOSITORY)/$(TAG)?urlpath=lab/tree/$(NOTEBOOK))"
+	@echo "[![Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/$(REPOSITORY)/blob/$(TAG)/$(NOTEBOOK))"
