@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sae_widget.activations.base import (
     Activations,
+    DamagedModelError,
     LanguageModel,
     LoadCancelled,
     ModelLoadError,
@@ -15,15 +16,17 @@ from sae_widget.activations.base import (
 )
 
 if TYPE_CHECKING:
+    from sae_widget.activations.build import language_model
     from sae_widget.activations.corpus import corpus_texts
     from sae_widget.activations.extract import get_activations
     from sae_widget.activations.hub import KNOWN_SIZES, gpt2_is_cached
-    from sae_widget.activations.models import language_model, load_model
+    from sae_widget.activations.models import load_model
     from sae_widget.activations.text import clean_text, token_labels
 
 __all__ = [
     "KNOWN_SIZES",
     "Activations",
+    "DamagedModelError",
     "LanguageModel",
     "LoadCancelled",
     "ModelLoadError",
@@ -44,7 +47,7 @@ _HOMES = {
     "corpus_texts": "corpus",
     "get_activations": "extract",
     "gpt2_is_cached": "hub",
-    "language_model": "models",
+    "language_model": "build",
     "load_model": "models",
     "token_labels": "text",
 }

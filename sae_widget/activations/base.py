@@ -19,6 +19,10 @@ class LoadCancelled(ModelLoadError):
     """The person cancelled the loading; what was there before is kept."""
 
 
+class DamagedModelError(ModelLoadError):
+    """The files of a model are damaged or incomplete."""
+
+
 class Adapter(Protocol):
     """What the extractor needs from one family of language models."""
 

@@ -16,12 +16,12 @@ def corpus_texts(name_or_path: str | Path) -> list[str]:
     """The passages of a corpus, in a fixed order.
 
     Args:
-        name_or_path: ``"documentation"`` (the topics of ``pydoc_data``, offline everywhere), a UTF-8 text file,
-            or a folder whose ``.txt`` files are taken in alphabetical order.
+        name_or_path: ``"documentation"`` (the topics of ``pydoc_data``, offline everywhere), a UTF-8 text
+            file, or a folder whose ``.txt`` files are taken in alphabetical order.
 
     Returns:
-        Passages of at most ``PASSAGE_CHARS`` characters, cut between paragraphs where there are any; joined they
-        are the corpus. None is only white space.
+        Passages of at most ``PASSAGE_CHARS`` characters, cut between paragraphs where there are any;
+        joined they are the corpus. None is only white space.
 
     Raises:
         TypeError: not a string or path.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -94,7 +95,7 @@ def encode_text(
     """Token ids of a text, and the characters ``[start, end)`` that each token belongs to.
 
     Tokens that are bytes of one character all have that character's span. A tokenizer that normalises its
-    input (Pythia's: NFC) gets the text normalised beforehand, so that spans and bytes are those of what it read.
+    input (Pythia's: NFC) gets the text normalised beforehand, so that spans and bytes are of what it read.
 
     Returns:
         The text as it was read; ids ``[n]`` int64; spans ``[n, 2]`` int64.
@@ -131,81 +132,99 @@ def _spans_of_bytes(text: str, pieces: list[bytes]) -> np.ndarray:
 
 
 def _windows(
-    model: LanguageModel,
-    texts: tuple[str, ...],
-    prepend_bos: bool,
-    max_tokens: int | None,
-    special_tokens: bool,
+    model: LanguageModel, texts: tuple[str, ...], prepend_bos: bool, max_tokens: int | None, special: bool
 ) -> tuple[list[_Window], tuple[str, ...], list[str]]:
-    """Cut the texts into windows; the texts as read, and notes in words."""
-    start = [model.bos_id] if prepend_bos else []
+    """The windows of all texts, the texts as they were read, and notes in words."""
+    start = [model.bos_id] if model.bos_id is not None and prepend_bos else []
     room = model.n_positions - len(start)
     if room < 1:
-        raise ValueError(
-            f"{model.label} reads {model.n_positions} token at a time, which leaves none for the text."
-        )
+        raise ValueError(f"{model.label} reads 1 token at a time, so there is no room for a start token.")
+    limit = float("inf") if max_tokens is None else max_tokens
     windows: list[_Window] = []
-    read, cut, row, stopped = list(texts), [], 0, None
+    read, rows, stopped = list(texts), 0, None
     for index, text in enumerate(texts):
-        if not text.strip():
-            continue
-        if max_tokens is not None and row + len(start) >= max_tokens:
+        if rows >= limit:
             stopped = index
             break
-        read[index], ids, spans = encode_text(model.tokenizer, text, special_tokens)
-        first = len(windows)
-        for at in range(0, len(ids), room):
-            size = min(room, len(ids) - at)
-            if max_tokens is not None:
-                size = min(size, max_tokens - row - len(start))
-            if size < 1:
-                stopped = index
-                break
-            window_spans = spans[at : at + size]
-            if start:
-                window_spans = np.concatenate([np.full((1, 2), window_spans[0, 0]), window_spans])
-            window_ids = np.array([*start, *ids[at : at + size]], dtype=np.int64)
-            windows.append(_Window(row, index, window_ids, window_spans))
-            row += len(window_ids)
-            if at + size < min(at + room, len(ids)):
-                stopped = index
-                break
-        if len(windows) - first > 1:
-            cut.append((sum(len(w.ids) - len(start) for w in windows[first:]), len(windows) - first))
-    if not windows and max_tokens is not None and stopped is not None:
-        raise ValueError(f"max_tokens must be at least {len(start) + 1} with a start token, got {max_tokens}")
+        if text.strip():
+            read[index], ids, spans = encode_text(model.tokenizer, text, special)
+            windows += _cut(index, ids, spans, start, room, rows)
+            rows = _end(windows)
+    if rows > limit:
+        stopped = windows[-1].text_index
+        windows = _trimmed(windows, int(limit), len(start))
     if not windows:
-        raise ValueError(EMPTY_TEXT)
-    return windows, tuple(read), _notes(cut, room, stopped, row, len(texts), list(texts) != read)
+        short = max_tokens is not None and rows
+        raise ValueError(
+            "max_tokens leaves no room behind the start token; raise it." if short else EMPTY_TEXT
+        )
+    return windows, tuple(read), _notes(windows, len(start), room, stopped, texts, tuple(read))
+
+
+def _cut(
+    index: int, ids: np.ndarray, spans: np.ndarray, start: list[int], room: int, row: int
+) -> list[_Window]:
+    """One text in windows of at most ``room`` tokens behind the start token, whose span is empty."""
+    windows = []
+    for at in range(0, len(ids), room):
+        piece, piece_spans = ids[at : at + room], spans[at : at + room]
+        if start:
+            piece = np.concatenate([np.array(start, dtype=np.int64), piece])
+            piece_spans = np.concatenate([np.full((1, 2), piece_spans[0, 0]), piece_spans])
+        windows.append(_Window(row, index, piece, piece_spans))
+        row += len(piece)
+    return windows
+
+
+def _trimmed(windows: list[_Window], limit: int, n_start: int) -> list[_Window]:
+    """The first ``limit`` rows, without a window that would hold its start token alone."""
+    kept = [window for window in windows if window.row + n_start < limit]
+    if kept and _end(kept) > limit:
+        size = limit - kept[-1].row
+        kept[-1] = replace(kept[-1], ids=kept[-1].ids[:size], spans=kept[-1].spans[:size])
+    return kept
+
+
+def _end(windows: list[_Window]) -> int:
+    return windows[-1].row + len(windows[-1].ids) if windows else 0
 
 
 def _notes(
-    cut: list[tuple[int, int]], room: int, stopped: int | None, rows: int, n_texts: int, normalized: bool
+    windows: list[_Window],
+    n_start: int,
+    room: int,
+    stopped: int | None,
+    texts: tuple[str, ...],
+    read: tuple[str, ...],
 ) -> list[str]:
     notes = []
-    if normalized:
-        notes.append("The tokenizer wrote some characters in their composed form (NFC) before reading them.")
+    if texts != read:
+        notes.append("The tokenizer put some characters into their composed form (NFC) before reading.")
+    pieces = Counter(window.text_index for window in windows)
+    cut = {index for index, count in pieces.items() if count > 1}
+    n_windows = sum(pieces[index] for index in cut)
     if len(cut) == 1:
-        tokens, pieces = cut[0]
+        n_tokens = sum(len(window.ids) - n_start for window in windows if window.text_index in cut)
         notes.append(
-            f"{tokens:,} tokens; this model reads {room:,} at a time, so the text was read in {pieces:,} windows."
+            f"{n_tokens:,} tokens; this model reads {room:,} at a time, "
+            f"so the text was read in {n_windows:,} windows."
         )
     elif cut:
         notes.append(
             f"{len(cut):,} texts are longer than the {room:,} tokens that this model reads at a time, "
-            f"so they were read in {sum(pieces for _, pieces in cut):,} windows."
+            f"so they were read in {n_windows:,} windows."
         )
     if stopped is not None:
-        notes.append(f"Reading stopped after {rows:,} tokens, in text {stopped + 1:,} of {n_texts:,}.")
+        where = f", in text {stopped + 1:,} of {len(texts):,}" if len(texts) > 1 else ""
+        notes.append(f"Reading stopped after {_end(windows):,} tokens{where}.")
     return notes
 
 
 def _run(
     model: LanguageModel, windows: list[_Window], layer: int, hook_name: str, batch_tokens: int
 ) -> torch.Tensor:
-    """Activations of all windows, ``[n_tokens, d_in]``; windows of one length run together, so nothing is padded."""
-    n_tokens = windows[-1].row + len(windows[-1].ids)
-    values = torch.empty(n_tokens, model.d_in, dtype=torch.float32, device="cpu")
+    """Activations of all windows, ``[n_tokens, d_in]``; windows of one length run together, never padded."""
+    values = torch.empty(_end(windows), model.d_in, dtype=torch.float32, device="cpu")
     by_length: dict[int, list[_Window]] = {}
     for window in windows:
         by_length.setdefault(len(window.ids), []).append(window)

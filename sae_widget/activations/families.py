@@ -1,4 +1,4 @@
-"""The families of language models that can be read, and the checks of a ``config.json`` before anything is built."""
+"""The families of language models that can be read, and the checks of a ``config.json`` before building."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sae_widget.activations.base import ModelLoadError
+from sae_widget.activations.base import DamagedModelError, ModelLoadError
 
 MAX_CONFIG_BYTES = 1_000_000
 
@@ -48,8 +48,10 @@ FAMILIES = {
     )
 }  # fmt: skip
 
-_DEFAULTS = {
-    "gpt2": {"n_embd": 768, "n_layer": 12, "n_head": 12, "n_positions": 1024, "n_inner": None, "vocab_size": 50257},
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "gpt2": {
+        "n_embd": 768, "n_layer": 12, "n_head": 12, "n_positions": 1024, "n_inner": None, "vocab_size": 50257,
+    },
     "gpt_neox": {
         "hidden_size": 6144, "num_hidden_layers": 44, "num_attention_heads": 64,
         "max_position_embeddings": 2048, "intermediate_size": 24576, "vocab_size": 50432,
@@ -96,11 +98,11 @@ def read_config(path: Path, label: str) -> dict[str, Any]:
             f"{label} has no {path.name}, so it is not a model directory. Nothing was loaded."
         ) from error
     except (OSError, ValueError, RecursionError) as error:
-        raise ModelLoadError(
+        raise DamagedModelError(
             f"{label}: {path.name} cannot be read ({_first_line(error)}). Nothing was loaded."
         ) from error
     if not isinstance(config, dict):
-        raise ModelLoadError(f"{label}: {path.name} is not a JSON object. Nothing was loaded.")
+        raise DamagedModelError(f"{label}: {path.name} is not a JSON object. Nothing was loaded.")
     return config
 
 
@@ -152,7 +154,8 @@ def _size(values: dict[str, Any], name: str, low: int, high: int, label: str) ->
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         shown = repr(value)[:40]
         raise ModelLoadError(
-            f"{label}: {name} in config.json must be between {low:,} and {high:,}, got {shown}. Nothing was loaded."
+            f"{label}: {name} in config.json must be between {low:,} and {high:,}, got {shown}. "
+            "Nothing was loaded."
         )
     return value
 

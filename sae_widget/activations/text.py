@@ -76,17 +76,18 @@ def token_bytes(tokenizer: Any, ids: Sequence[int]) -> list[bytes]:
         ids: token ids.
     """
     ids = [int(i) for i in ids]
+    unique = list(dict.fromkeys(ids))
     added = tokenizer.added_tokens_decoder
     byte_level = _is_byte_level(tokenizer)
-    found = []
-    for token_id, token in zip(ids, tokenizer.convert_ids_to_tokens(ids), strict=True):
+    found = {}
+    for token_id, token in zip(unique, tokenizer.convert_ids_to_tokens(unique), strict=True):
         if token_id in added:
-            found.append(added[token_id].content.encode("utf-8", "replace"))
+            found[token_id] = added[token_id].content.encode("utf-8", "replace")
         elif token is None:
-            found.append(b"")
+            found[token_id] = b""
         else:
-            found.append(_piece_bytes(tokenizer, token, byte_level))
-    return found
+            found[token_id] = _piece_bytes(tokenizer, token, byte_level)
+    return [found[token_id] for token_id in ids]
 
 
 def token_labels(tokenizer: Any, ids: Sequence[int]) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sae_widget.activations.base import ModelLoadError
+from sae_widget.activations.base import DamagedModelError, ModelLoadError
 
 if TYPE_CHECKING:
     from sae_widget.activations.families import Sizes
@@ -64,7 +64,7 @@ def shard_names(index: Path, label: str) -> list[str]:
         weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         names = sorted(set(weight_map.values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ModelLoadError(f"{label}: {index.name} cannot be read. Nothing was loaded.") from error
+        raise DamagedModelError(f"{label}: {index.name} cannot be read. Nothing was loaded.") from error
     if not names or any(
         not isinstance(n, str) or Path(n).name != n or not n.endswith(".safetensors") for n in names
     ):
@@ -75,7 +75,7 @@ def shard_names(index: Path, label: str) -> list[str]:
 
 
 def check_weights(files: list[Path], sizes: Sizes, label: str) -> None:
-    """Refuse damaged files, and a config that promises a network much larger than the weights, before building it.
+    """Refuse damaged files, and a config that promises a network much larger than the weights.
 
     Raises:
         ModelLoadError: with the file that is at fault.
@@ -83,7 +83,7 @@ def check_weights(files: list[Path], sizes: Sizes, label: str) -> None:
     elements = sum(_elements(file, label) for file in files)
     if sizes.parameters > 2 * elements + 10_000:
         raise ModelLoadError(
-            f"{label}: config.json describes about {sizes.parameters:,} weights, the files hold {elements:,}. "
+            f"{label}: config.json describes about {sizes.parameters:,} weights, but {elements:,} are there. "
             "They do not belong together, so nothing was loaded."
         )
 
@@ -105,7 +105,7 @@ def _elements(file: Path, label: str) -> int:
             raise ValueError(f"{data_bytes:,} bytes of weights instead of {end:,}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = f"{type(error).__name__}" if not isinstance(error, ValueError) else str(error)[:120]
-        raise ModelLoadError(
+        raise DamagedModelError(
             f"{label}: the weights in {file.name} are damaged or incomplete ({reason}). Nothing was loaded."
         ) from error
     return elements

@@ -1,0 +1,103 @@
+"""The program that downloads one model, run in a process of its own so that it can be killed.
+
+``huggingface_hub`` has calls without a time limit. This process reports in JSON lines on its standard output:
+``{"total": bytes}``, then ``{"snapshot": path}``, or ``{"fault": kind, ...}``; it ends when its standard
+input is closed, so that it never outlives who started it. It never imports torch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from sae_widget.activations.base import ModelLoadError
+from sae_widget.activations.families import check_config, read_config
+from sae_widget.activations.weights import INDEX, PICKLE_SUFFIXES, WEIGHTS, pickle_sentence, shard_names
+
+SMALL_FILES = (
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+)
+
+
+def main(repo: str) -> None:
+    """Download ``repo`` into the hub's cache and report."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        report(snapshot=str(_fetch(repo)))
+    except ModelLoadError as error:
+        report(fault="refused", sentence=str(error))
+    except Exception as error:  # noqa: BLE001 - whatever it is, the other process has to be told
+        report(**describe(error))
+
+
+def describe(error: BaseException) -> dict[str, Any]:
+    """What happened, found in an exception or in what caused it; no text that could hold a token."""
+    seen: BaseException | None = error
+    while seen is not None:
+        response = getattr(seen, "response", None)
+        if response is not None:
+            return {
+                "fault": "http",
+                "status": response.status_code,
+                "code": response.headers.get("X-Error-Code", ""),
+            }
+        if isinstance(seen, OSError) and seen.errno is not None and seen.filename is not None:
+            return {"fault": "disk", "errno": seen.errno, "words": seen.strerror or ""}
+        if (
+            isinstance(seen, OSError) and seen.errno == 28
+        ):  # "no space left", which carries no file name on write
+            return {"fault": "disk", "errno": 28, "words": seen.strerror or ""}
+        seen = seen.__cause__ or seen.__context__
+    return {"fault": "network", "words": type(error).__name__}
+
+
+def report(**line: Any) -> None:
+    """One JSON line for the process that waits."""
+    sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.flush()
+
+
+def _fetch(repo: str) -> Path:
+    from huggingface_hub import HfApi, hf_hub_download
+
+    files = HfApi().model_info(repo, files_metadata=True, timeout=10).siblings or []
+    sizes = {file.rfilename: file.size or 0 for file in files}
+    if "config.json" not in sizes:
+        raise ModelLoadError(f"{repo} has no config.json, so it is not a language model. Nothing was loaded.")
+    config = Path(hf_hub_download(repo, "config.json"))
+    check_config(read_config(config, repo), repo)
+    weights = _weights(repo, sizes)
+    wanted = [name for name in SMALL_FILES if name in sizes] + weights
+    report(total=sum(sizes[name] for name in wanted))
+    for name in wanted:
+        hf_hub_download(repo, name)
+    return config.parent
+
+
+def _weights(repo: str, sizes: dict[str, int]) -> list[str]:
+    from huggingface_hub import hf_hub_download
+
+    if WEIGHTS in sizes:
+        return [WEIGHTS]
+    if INDEX in sizes:
+        names = shard_names(Path(hf_hub_download(repo, INDEX)), repo)
+        if all(name in sizes for name in names):
+            return [INDEX, *names]
+    elif any(Path(name).suffix in PICKLE_SUFFIXES for name in sizes):
+        raise ModelLoadError(pickle_sentence(repo))
+    raise ModelLoadError(f"{repo} has no complete safetensors weights. Nothing was loaded.")
+
+
+def _end_with_parent() -> None:
+    sys.stdin.buffer.read()
+    os._exit(1)
