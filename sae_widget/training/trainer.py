@@ -32,6 +32,8 @@ FIXED_SETTINGS = (
     "tied_init",
     "loss_reduction",
 )
+# Planted directions are often drawn with the same small seed; a start that is the answer would prove nothing.
+TIED_SEED = 0x5AE << 32
 DEAD_SHARE = 0.1  # of the planned tokens without firing make a feature dead
 DEAD_TOKENS = 10_000_000  # and so do this many (Gao et al. 2024)
 
@@ -305,13 +307,12 @@ class Trainer:
                 p.b_enc.mul_(norms)
                 self._work.unit_norm()
             return
-        generator = torch.Generator().manual_seed(config.seed)
         if config.tied_init:
-            p.W_dec.normal_(generator=generator)
+            p.W_dec.normal_(generator=torch.Generator().manual_seed(config.seed + TIED_SEED))
             self._work.unit_norm()
             p.W_enc.copy_(p.W_dec)
         else:
-            self._linear_start(generator)
+            self._linear_start(torch.Generator().manual_seed(config.seed))
         if config.center:
             some = data.sample_rows(self.rows, data.MEDIAN_ROWS, config.seed)
             p.b_dec.copy_(data.geometric_median(self._read(some)))
