@@ -1,0 +1,54 @@
+"""The form: everything a person sets before and while training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ipywidgets as W
+
+from sae_widget.views.pane import Pane
+from sae_widget.views.source_controls import SourceControls
+from sae_widget.views.train_controls import TrainControls
+
+
+class Controls(Pane):
+    """Model, text, read point, corpus, SAE, recipe, and the buttons that train."""
+
+    name = "controls"
+    question = "What should it learn, and from what?"
+    reads = (
+        "model", "text", "layer", "hook_name", "prepend_bos", "corpus", "corpus_tokens", "settings", "refused",
+        "language_model", "activations", "history", "status", "weights", "layout", "rows", "measure", "faults",
+    )  # fmt: skip
+    pace = {"status": 0.4}
+
+    def build_content(self) -> list[W.Widget]:
+        """The two halves of the form."""
+        self.source = SourceControls(self)
+        self.training = TrainControls(self, self.source.take_draft)
+        parts = [
+            *self.source.widgets,
+            _heading("The autoencoder"),
+            *self.training.shape_widgets,
+            _heading("Its training"),
+            *self.training.recipe_widgets,
+            *self.training.action_widgets,
+        ]
+        form = W.VBox(parts, layout=W.Layout(width="100%", min_width="0"))
+        form.add_class("sae-form")
+        return [form]
+
+    def draw_content(self) -> None:
+        """Bring every field to what the state says."""
+        self.source.draw()
+        self.training.draw()
+
+    def urgent(self, change: Any) -> bool:
+        """Buttons follow the phase at once; progress can wait a moment."""
+        return change.name == "status" and change.old.phase != change.new.phase
+
+
+def _heading(words: str) -> W.Label:
+    label = W.Label(words)
+    label.add_class("sae-heading")
+    return label

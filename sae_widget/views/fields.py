@@ -1,0 +1,154 @@
+"""Form fields that refuse a bad entry in words: the old value stays, the field turns red."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import ipywidgets as W
+
+if TYPE_CHECKING:
+    from sae_widget.views.pane import Pane
+
+LABEL_WIDTH = "92px"
+STOP_FIRST = "Stop the training first to change this."
+MAX_TYPED = 40
+"""Characters of a refused entry that are repeated in the message."""
+
+
+def described(kind: type[W.DescriptionWidget], label: str, tooltip: str, **traits: Any) -> Any:
+    """A widget of the form: label at the left, the whole width, a sentence on hover."""
+    style = {"description_width": LABEL_WIDTH}
+    layout = W.Layout(width="auto", min_width="0", flex="1 1 auto")
+    return kind(description=label, tooltip=tooltip, style=style, layout=layout, **traits)
+
+
+def whole(typed: str, label: str) -> int:
+    """A whole number as a person types it (``1,024``, ``2e3``).
+
+    Raises:
+        TypeError: saying what was typed.
+    """
+    plain = typed.strip().replace(",", "").replace("_", "").replace(" ", "")
+    try:
+        value = float(plain) if 0 < len(plain) <= MAX_TYPED else math.nan
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value) or value != int(value):
+        raise TypeError(f"{label} must be a whole number, got {_quoted(typed)}")
+    return int(plain) if plain.lstrip("+-").isdigit() else int(value)
+
+
+def number(typed: str, label: str) -> float:
+    """A number as a person types it; nan and infinity pass, for the settings to refuse with the range.
+
+    Raises:
+        TypeError: saying what was typed.
+    """
+    plain = typed.strip().replace(" ", "")
+    try:
+        if 0 < len(plain) <= MAX_TYPED:
+            return float(plain)
+    except ValueError:
+        pass
+    raise TypeError(f"{label} must be a number, got {_quoted(typed)}")
+
+
+def sentence(fault: Exception, name: str, label: str, kept: str) -> str:
+    """A refusal as a sentence: the setting's own words under the field's label, and what was kept."""
+    words = str(fault)
+    if words.startswith(f"{name} "):
+        words = label + words[len(name) :]
+    return f"{words}. Kept {kept}."
+
+
+class Locks:
+    """Widgets that cannot be changed while training runs, and say so on hover."""
+
+    def __init__(self, *widgets: Any) -> None:
+        self._tooltips = [(widget, widget.tooltip) for widget in widgets]
+
+    def draw(self, busy: bool) -> None:
+        """Disable or enable them."""
+        for widget, tooltip in self._tooltips:
+            widget.disabled = busy
+            widget.tooltip = STOP_FIRST if busy else tooltip
+
+
+class Entry:
+    """A text field for one value, with a line below it for a hint or a refusal.
+
+    Args:
+        pane: the pane that it is in.
+        name: key in ``state.refused``.
+        label: what stands at its left.
+        tooltip: what it means, in a sentence.
+        show: the value as text, from the state.
+        write: sets the state from what was typed; raises ``ValueError``/``TypeError`` to refuse it.
+        hint: words below the field, from the state.
+    """
+
+    def __init__(
+        self,
+        pane: Pane,
+        name: str,
+        label: str,
+        tooltip: str,
+        show: Callable[[], str],
+        write: Callable[[str], None],
+        hint: Callable[[], str] | None = None,
+        long_label: str = "",
+    ) -> None:
+        self.pane, self.name, self.label, self.tooltip = pane, name, label, tooltip
+        self.long_label = long_label or label
+        self.show, self.write, self.hint = show, write, hint
+        self.box = described(W.Text, label, tooltip, continuous_update=False)
+        self.below = W.Label(layout=W.Layout(display="none"))
+        self.below.add_class("sae-hint")
+        pane.watch(self.box, "value", self._entered)
+
+    def draw(self) -> None:
+        """Show the value of the state, and why the last entry was refused."""
+        self.box.value = self.show()
+        refused = self.pane.state.refused.get(self.name, "")
+        for widget in (self.box, self.below):
+            (widget.add_class if refused else widget.remove_class)("sae-refused")
+        text = f"⚠ {refused}" if refused else self.hint() if self.hint else ""
+        self.below.value = text
+        self.below.tooltip = text
+        self.below.layout.display = "" if text and self.box.layout.display != "none" else "none"
+
+    def _entered(self, typed: str) -> None:
+        kept = self.show()
+        if typed == kept:
+            return
+        state = self.pane.state
+        try:
+            self.write(typed)
+        except (ValueError, TypeError) as fault:
+            message = sentence(fault, self.name, self.long_label, kept)
+            state.refused = {**state.refused, self.name: message}
+        else:
+            state.refused = {name: text for name, text in state.refused.items() if name != self.name}
+        self.pane.redraw()
+
+
+def setting(pane: Pane, name: str, label: str, tooltip: str, *, is_whole: bool, **more: Any) -> Entry:
+    """An entry for one field of ``state.settings``; the limits are those of ``TrainConfig``."""
+    state = pane.state
+    words = more.get("long_label", label)
+
+    def show() -> str:
+        value = getattr(state.settings, name)
+        return f"{value:,}" if is_whole and name != "seed" else f"{value:g}" if not is_whole else str(value)
+
+    def write(typed: str) -> None:
+        value = whole(typed, words) if is_whole else number(typed, words)
+        state.settings = state.settings.changed(**{name: value})
+
+    return Entry(pane, name, label, tooltip, show, write, **more)
+
+
+def _quoted(typed: str) -> str:
+    return repr(typed if len(typed) <= MAX_TYPED else typed[:MAX_TYPED] + "…")

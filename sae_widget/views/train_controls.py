@@ -1,0 +1,266 @@
+"""The lower half of the form: what the SAE looks like, how it is trained, and the buttons that do it."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import ipywidgets as W
+
+from sae_widget.config import TrainConfig
+from sae_widget.views.fields import Locks, described, sentence, setting
+from sae_widget.views.status import progress_words, share_done
+
+if TYPE_CHECKING:
+    from sae_widget.views.fields import Entry
+    from sae_widget.views.pane import Pane
+
+ARCHITECTURE_WORDS = (("TopK: k features per token", "topk"), ("ReLU + L1 penalty", "standard"))
+MAY_TRAIN = ("ready", "failed")
+RUNNING = ("training", "paused", "stopping")
+PROGRESS_STEPS = 200
+"""The bar moves in so many steps, so that it does not send a message for every training step."""
+
+
+class LogSlider:
+    """A slider over powers of ten beside the text field of one setting; the field holds the exact value.
+
+    Args:
+        entry: the field.
+        low: exponent of the slider's left end.
+        high: exponent of its right end.
+    """
+
+    def __init__(self, pane: Pane, entry: Entry, low: float, high: float) -> None:
+        self.pane, self.entry, self.low, self.high = pane, entry, low, high
+        entry.box.description = ""
+        entry.box.layout.width, entry.box.layout.flex = "72px", "0 0 auto"
+        self.slider = described(
+            W.FloatLogSlider, entry.label, entry.tooltip, base=10, min=low, max=high, step=0.05, readout=False
+        )
+        self.row = W.HBox([self.slider, entry.box], layout=W.Layout(width="auto"))
+        pane.watch(self.slider, "value", self._moved)
+
+    def draw(self) -> None:
+        """Put the knob where the value is, or at the end that is nearest."""
+        self.entry.draw()
+        place = self._place()
+        if not math.isclose(self.slider.value, place, rel_tol=0.02):
+            self.slider.value = place
+
+    def show(self, shown: bool) -> None:
+        """Show or hide the row."""
+        self.row.layout.display = "" if shown else "none"
+        if not shown:
+            self.entry.below.layout.display = "none"
+
+    def _place(self) -> float:
+        value = getattr(self.pane.state.settings, self.entry.name)
+        return float(min(10**self.high, max(10**self.low, value)))
+
+    def _moved(self, value: float) -> None:
+        if not math.isclose(value, self._place(), rel_tol=0.02):
+            self.pane.state.settings = self.pane.state.settings.changed(
+                **{self.entry.name: float(f"{value:.2g}")}
+            )
+
+
+class TrainControls:
+    """Width, architecture, sparsity, learning rate, steps, batch, seed; Train, Pause, Stop, Reset; progress."""
+
+    def __init__(self, pane: Pane, before_training: Any) -> None:
+        self.pane, self.state, self._before = pane, pane.state, before_training
+        self._make_shape()
+        self._make_recipe()
+        self._make_buttons()
+        self.locks = Locks(self.d_sae.box, self.architecture, self.batch.box, self.seed.box)
+        self.shape_widgets = [
+            self.d_sae.box, self.d_sae.below, self.architecture, self.refusal,
+            self.k.box, self.k.below, self.l1.row, self.l1.entry.below,
+        ]  # fmt: skip
+        pair = W.HBox([self.batch.box, self.seed.box], layout=W.Layout(width="auto"))
+        self.recipe_widgets = [
+            self.learning_rate.row, self.learning_rate.entry.below, self.steps.box, self.steps.below,
+            pair, self.batch.below, self.seed.below,
+        ]  # fmt: skip
+        self.action_widgets = [self.buttons, self.progress, self.progress_words]
+
+    def _make_shape(self) -> None:
+        pane = self.pane
+        self.d_sae = setting(
+            pane, "d_sae", "Features", "Number of features of the SAE; more than dimensions, or nothing can be taken apart",
+            is_whole=True, hint=self._width_words, long_label="Features",
+        )  # fmt: skip
+        self.architecture = described(
+            W.Dropdown,
+            "Kind",
+            "How the SAE is kept sparse: by a fixed number or by a penalty",
+            options=ARCHITECTURE_WORDS,
+        )
+        self.refusal = W.Label(layout=W.Layout(display="none"))
+        self.refusal.add_class("sae-hint")
+        self.refusal.add_class("sae-refused")
+        self.k = setting(
+            pane,
+            "k",
+            "k",
+            "Features that fire on each token",
+            is_whole=True,
+            hint=self._k_words,
+            long_label="k",
+        )
+        self.l1 = LogSlider(
+            pane,
+            setting(
+                pane, "l1_coefficient", "L1 penalty", "Weight of the penalty on activations: more makes fewer fire",
+                is_whole=False, long_label="L1 penalty",
+            ),
+            -3, 2,
+        )  # fmt: skip
+        pane.watch(self.architecture, "value", self._choose_architecture)
+
+    def _make_recipe(self) -> None:
+        pane = self.pane
+        self.learning_rate = LogSlider(
+            pane,
+            setting(
+                pane, "learning_rate", "Learning rate", "Size of Adam's steps; too large and the loss jumps or becomes NaN",
+                is_whole=False, long_label="Learning rate",
+            ),
+            -5, -1,
+        )  # fmt: skip
+        self.steps = setting(
+            pane, "steps", "Steps", "Updates of the weights; each looks at one batch of tokens",
+            is_whole=True, hint=self._epoch_words, long_label="Steps",
+        )  # fmt: skip
+        self.batch = setting(
+            pane, "batch_size", "Batch", "Tokens in one step; 0 takes all of them in every step", is_whole=True,
+            long_label="Batch",
+        )  # fmt: skip
+        self.seed = setting(
+            pane, "seed", "Seed", "Start of the weights and order of the batches: the same seed gives the same SAE",
+            is_whole=True, long_label="Seed",
+        )  # fmt: skip
+        self.seed.box.style.description_width = "40px"
+
+    def _make_buttons(self) -> None:
+        self.train = _button("Train", "play", "Train a new SAE with these settings", "primary")
+        self.pause = _button("Pause", "pause", "")
+        self.stop = _button("Stop", "stop", "End the training and keep the SAE as it is")
+        self.reset = _button("Reset", "undo", "Forget what was trained and show the SAE from before")
+        self.buttons = W.HBox([self.train, self.pause, self.stop, self.reset])
+        self.buttons.add_class("sae-buttons")
+        self.progress = W.IntProgress(max=PROGRESS_STEPS, layout=W.Layout(width="auto", height="6px"))
+        self.progress.add_class("sae-thin")
+        self.progress_words = W.Label()
+        self.progress_words.add_class("sae-hint")
+        pane = self.pane
+        pane.on_press(self.train, self._train)
+        pane.on_press(
+            self.pause, lambda: pane.press("pause" if self.state.status.phase == "training" else "resume")
+        )
+        pane.on_press(self.stop, lambda: pane.press("stop"))
+        pane.on_press(self.reset, lambda: pane.press("reset"))
+
+    def draw(self) -> None:
+        """Bring fields, buttons and progress to what the state says."""
+        settings, phase = self.state.settings, self.state.status.phase
+        topk = settings.architecture == "topk"
+        self.architecture.value = settings.architecture
+        refused = self.state.refused.get("architecture", "")
+        self.refusal.value = f"⚠ {refused}" if refused else ""
+        self.refusal.layout.display = "" if refused else "none"
+        self.k.box.layout.display = "" if topk else "none"
+        for entry in (self.d_sae, self.k, self.steps, self.batch, self.seed):
+            entry.draw()
+        for slider in (self.l1, self.learning_rate):
+            slider.draw()
+        self.l1.show(not topk)
+        self.locks.draw(phase in RUNNING)
+        self._draw_buttons(phase)
+        self._draw_progress()
+
+    def _draw_buttons(self, phase: str) -> None:
+        history = self.state.history
+        trained = history is not None and len(history) > 0
+        self.train.disabled = phase not in MAY_TRAIN
+        goes_on = phase == "ready" and trained
+        self.pause.disabled = not (phase in ("training", "paused") or goes_on)
+        words, icon, tooltip = {
+            "paused": ("Resume", "play", "Go on exactly where it was"),
+            "ready": ("Continue", "forward", "Train the same SAE for as many steps again"),
+        }.get(
+            phase if phase == "paused" or goes_on else "",
+            ("Pause", "pause", "Hold the training; Resume goes on"),
+        )
+        self.pause.description, self.pause.icon, self.pause.tooltip = words, icon, tooltip
+        self.stop.disabled = phase not in ("training", "paused")
+        self.reset.disabled = phase not in ("ready", "failed", "paused") or not trained
+
+    def _draw_progress(self) -> None:
+        status = self.state.status
+        share = share_done(status) if status.phase in RUNNING else -1.0
+        self.progress.value = round(PROGRESS_STEPS * max(0.0, share))
+        self.progress.layout.visibility = "hidden" if share < 0 else "visible"
+        words = progress_words(status) if share >= 0 else ""
+        self.progress_words.value = words
+        self.progress_words.layout.display = "" if words else "none"
+
+    def _train(self) -> None:
+        if self._before():
+            self.pane.press("train")
+
+    def _choose_architecture(self, value: str) -> None:
+        state = self.state
+        if value == state.settings.architecture:
+            return
+        try:
+            state.settings = state.settings.changed(architecture=value)
+        except (ValueError, TypeError) as fault:
+            kept = {words: name for name, words in ARCHITECTURE_WORDS}[state.settings.architecture]
+            state.refused = {**state.refused, "architecture": sentence(fault, "architecture", "Kind", kept)}
+        else:
+            state.refused = {name: text for name, text in state.refused.items() if name != "architecture"}
+        self.pane.redraw()
+
+    def _width_words(self) -> str:
+        model, d_sae = self.state.language_model, self.state.settings.d_sae
+        if model is None:
+            return ""
+        times = f"= {d_sae / model.d_in:.2g} × {model.d_in:,} dimensions"
+        return f"{times}: {'overcomplete' if d_sae > model.d_in else 'too few to take anything apart'}"
+
+    def _k_words(self) -> str:
+        settings = self.state.settings
+        return f"of {settings.d_sae:,} features fire on each token"
+
+    def _epoch_words(self) -> str:
+        return epoch_words(self.state.settings, training_tokens(self.state))
+
+
+def training_tokens(state: Any) -> int | None:
+    """How many tokens are trained on, None as long as the text has not been read."""
+    if state.corpus != "text":
+        return int(state.corpus_tokens)
+    return None if state.activations is None else int(state.activations.n_tokens)
+
+
+def epoch_words(settings: TrainConfig, n_tokens: int | None) -> str:
+    """The steps of a run as passes over its data: ``about 68 epochs of 30,000 tokens``."""
+    if settings.batch_size == 0:
+        return f"= {settings.steps:,} epochs: every step sees all tokens"
+    if not n_tokens:
+        return ""
+    epochs = settings.steps * settings.batch_size / n_tokens
+    told = f"{epochs:,.0f}" if epochs >= 10 else f"{epochs:.2g}"
+    return f"≈ {told} epoch{'' if told == '1' else 's'} of {n_tokens:,} tokens"
+
+
+def _button(words: str, icon: str, tooltip: str, style: str = "") -> W.Button:
+    return W.Button(
+        description=words,
+        icon=icon,
+        tooltip=tooltip,
+        button_style=style,
+        layout=W.Layout(width="auto", flex="1 1 0", min_width="0"),
+    )
