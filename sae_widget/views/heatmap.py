@@ -1,4 +1,4 @@
-"""Which dimensions each feature writes to, or reads from: the weights of one page of features as coloured strips."""
+"""What each feature writes, or looks for: the weights of one page of features as coloured strips."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _SCORE_NAMES = {"mean": "mean here", "max": "max here", "token": "at token"}
 
 
 class HeatmapWidget(PaneWidget):
-    """The canvas and its controls; ``facts``, ``data``, ``ids``, ``flags``, ``scores`` and names belong together."""
+    """The canvas and its controls; ``facts`` and everything from ``data`` on belong together."""
 
     _esm = pane_code("heatmap.js")
     from_browser = ("page", "rows", "sort", "weights", "arrangement")
@@ -240,8 +240,8 @@ def weight_rows(features: Features, ids: np.ndarray, weights: str) -> np.ndarray
 def colour_limit(features: Features, weights: str) -> float:
     """The weight at the ends of the colour scale: ``INSIDE`` per cent of all weights are smaller.
 
-    One limit for all features, so that strips and pages can be compared; from an evenly spread sample of whole
-    rows, rounded up to two digits. 1 when all weights are zero.
+    One limit for all features, so that strips and pages can be compared; from an evenly spread sample of
+    whole rows, rounded up to two digits. 1 when all weights are zero.
     """
     sae = features.sae
     per_row = max(1, _SAMPLE // sae.d_in)

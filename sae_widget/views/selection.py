@@ -1,4 +1,4 @@
-"""The shared selection: one browser-side model that every pane looks at, and the base of the panes' widgets."""
+"""The shared selection, one model in the browser that every pane looks at; and the panes' base widget."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _LIMIT = 2**31 - 1
 class GuardedWidget(anywidget.AnyWidget):
     """An anywidget that takes from the browser only what it named, and only if it fits.
 
-    Anything else is dropped, and the value that Python holds is sent back, so that both sides agree again. The
-    ``refused`` counter rises, for the pane to say so. ``asked(name, value)`` is called for each value that was taken
-    from the browser, and only then, so that a pane can tell a person's wish from its own drawing.
+    Anything else is dropped, and the value that Python holds is sent back, so that both sides agree again.
+    The ``refused`` counter rises, for the pane to say so. ``asked(name, value)`` is called for each value that
+    was taken from the browser, and only then, so that a pane can tell a person's wish from its own drawing.
     """
 
     from_browser: ClassVar[tuple[str, ...]] = ()
@@ -83,8 +83,8 @@ class PaneWidget(GuardedWidget):
 class Selection(GuardedWidget):
     """The selected feature and token of one explorer; a model without a view.
 
-    Panes set ``selected`` and ``token`` in the browser, where the highlight is made; Python is told afterwards.
-    What is hovered lives in the browser alone (an attribute of the browser's model that Python does not have).
+    Panes set ``selected`` and ``token`` in the browser, where the highlight is made; Python is told
+    afterwards. What is hovered lives in the browser alone: an attribute that Python's model does not have.
     """
 
     _esm = "export default {};"
@@ -95,8 +95,7 @@ class Selection(GuardedWidget):
 
     def __init__(self, state: ExplorerState) -> None:
         self._state = state
-        super().__init__()
-        self._from_state()
+        super().__init__(selected=state.selected, token=state.token)
         state.observe(self._from_state, names=["selected", "token"])
         state.observe(self._drop_what_is_gone, names=["features"])
         self.observe(self._to_state, names=["selected", "token"])
@@ -114,18 +113,16 @@ class Selection(GuardedWidget):
             return False
         return value is None or value < _count(self._state, name)
 
-    # The value is read when the lock is held, not taken from the change: whichever thread comes last, both sides
-    # then hold the same.
+    # The value is read when the lock is held, not taken from the change: whichever thread comes last, both
+    # sides then hold the same. Each trait moves alone: a feature and its token that come together would
+    # otherwise undo each other.
     def _to_state(self, change: Any) -> None:
         with self._state.lock:
             setattr(self._state, change.name, getattr(self, change.name))
 
-    def _from_state(self, _change: Any = None) -> None:
-        with self._state.lock, self.hold_sync():
-            for name in ("selected", "token"):
-                value = getattr(self._state, name)
-                if value is None or 0 <= value <= _LIMIT:
-                    setattr(self, name, value)
+    def _from_state(self, change: Any) -> None:
+        with self._state.lock:
+            setattr(self, change.name, getattr(self._state, change.name))
 
     def _drop_what_is_gone(self, _change: Any) -> None:
         for name in ("selected", "token"):

@@ -1,4 +1,4 @@
-"""The text as a strip of tokens, coloured by the feature in focus; any feature is shown without asking Python."""
+"""The text as a strip of tokens, coloured by the feature in focus, whichever it is, without asking Python."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class TokensWidget(PaneWidget):
 
 
 class TokenStrip(View):
-    """The tokens of the text; colour is the activation of the feature in focus, on that feature's own scale."""
+    """The tokens of the text; colour is the activation of the feature in focus, on its own scale."""
 
     name = "tokens"
     reads = (

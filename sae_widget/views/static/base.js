@@ -125,6 +125,7 @@ function makePane({ model, el, signal }, name, label) {
     fault.hidden = !fault.textContent;
   };
   model.on("change:fault", showFault);
+  model.on("change:refused", () => pane.say("That entry was refused; nothing was changed."));
   showFault();
   return pane;
 }
@@ -172,6 +173,12 @@ function markSelected(root, selection) {
     afterPaint.port1.onmessage = () => { root.dataset.paintMs = (performance.now() - at).toFixed(1); };
     afterPaint.port2.postMessage(0);
   });
+}
+
+/** Call `fn` as soon as a mouse button or pen goes down; for a finger, which may be scrolling, when it was a tap. */
+function onPress(node, fn) {
+  node.addEventListener("pointerdown", (event) => event.pointerType !== "touch" && fn(event));
+  node.addEventListener("click", (event) => event.pointerType === "touch" && fn(event));
 }
 
 /**

@@ -3,6 +3,8 @@
 
 const DEAD = 1;
 const QUIET = 2;
+const SCORE = 76; // width of the column of what the rows are sorted by
+const GRID_SCORE = 40; // the same above a cell of the grid
 const HEAD = 18; // height of the line of column names above the strips
 const ROW_HEIGHT = { 16: 24, 64: 17, 256: 7, 1024: 3 };
 
@@ -56,7 +58,7 @@ function arrange(page, width) {
   }
   const row = ROW_HEIGHT[page.facts.size] ?? 17;
   const left = width < 640 ? 112 : 168;
-  const right = 64;
+  const right = SCORE;
   const boxes = page.ids.map((_, i) => ({ x: 0, y: HEAD + i * row, w: width, h: row }));
   const gap = row > 10 ? 1 : 0;
   const strips = boxes.map(({ y }) => ({ x: left, y, w: Math.max(40, width - left - right), h: row - gap }));
@@ -104,6 +106,15 @@ function hatch(context, { x, y, w, h }, theme) {
   context.restore();
 }
 
+/** How the scores of a page are written, all with the same digits; null when there are none. */
+function scoreText(page) {
+  const unit = page.facts.score === "of tokens" ? 100 : 1;
+  const largest = unit * page.scores.reduce((a, b) => Math.max(a, b), 0);
+  if (!page.scores.length) return null;
+  const digits = largest > 0 ? Math.min(5, Math.max(0, 1 - Math.floor(Math.log10(largest)))) : 0;
+  return (value) => (value === 0 ? "0" : (unit * value).toFixed(digits)) + (unit === 100 ? "%" : "");
+}
+
 /** The name of a row as it is spoken and read out. */
 function rowName(page, row) {
   const name = page.names[row];
@@ -148,8 +159,9 @@ function makeHead(model) {
   const bar = h("span", { class: "saew-bar" });
   const scale = h("span", { class: "saew-scale", role: "img" }, low, bar, high);
   const node = h("div", {},
-    h("div", { class: "saew-head" }, title, sub, h("span", { class: "saew-spring" }), h("div", { class: "saew-tools" }, weights.node, arrangement.node)),
-    h("div", { class: "saew-head saew-under" }, h("div", { class: "saew-tools" }, sort.node, rows.node), legend, h("span", { class: "saew-spring" }), scale));
+    h("div", { class: "saew-head" }, title, sub, scale),
+    h("div", { class: "saew-head saew-under" }, h("div", { class: "saew-tools" }, weights.node, arrangement.node, sort.node, rows.node),
+      h("span", { class: "saew-spring" }), legend));
   const showControls = () => {
     const reads = model.get("weights") === "encoder";
     title.textContent = reads ? "What does each feature look for?" : "What does each feature write?";
@@ -163,16 +175,16 @@ function makeHead(model) {
     const { facts } = page;
     const shared = perPixel > 1 ? `; a pixel shows the strongest of ${perPixel}` : "";
     sub.textContent = `${facts.weights} rows, ${whole(facts.d_in)} dimensions${shared}`;
-    sub.title = "One dimension has no meaning of its own: compare whole strips, not single cells.";
-    legend.textContent = facts.n_tokens
-      ? `${whole(facts.n_dead)} of ${whole(facts.d_sae)} dead (hatched: never fired on ${whole(facts.n_tokens)} tokens) · ○ quiet in this text` : "○ quiet in this text";
+    sub.title = sub.textContent + ". One dimension has no meaning of its own: compare whole strips, not single cells.";
+    legend.replaceChildren(...(facts.n_tokens ? [h("span", { class: "saew-hatched", "aria-hidden": "true" }), ` ${whole(facts.n_dead)} dead · `] : []), "○ quiet here");
+    legend.title = `${facts.n_tokens ? `Dead (hatched): ${whole(facts.n_dead)} of ${whole(facts.d_sae)} features never fired on ${whole(facts.n_tokens)} tokens. ` : ""}Quiet (○): not on the tokens of this text.`;
     low.textContent = nice(-facts.limit);
     high.textContent = `+${nice(facts.limit)}`;
     bar.style.background = gradient(PALETTE.diverging[theme]);
     scale.title = `One scale for every feature: at least ${facts.inside}% of all weights lie inside ±${nice(facts.limit)}; the rest get the colour of the end.`;
     scale.setAttribute("aria-label", scale.title);
   };
-  return { node, showControls, show, under: [sub, legend, scale, sort.node] };
+  return { node, showControls, show, under: [sub, legend, scale] };
 }
 
 /** The foot of the pane: what is under the mouse, the way to a feature on another page, and the pager. */
@@ -185,7 +197,7 @@ function makeFoot(model) {
   const where = h("span", { class: "saew-where" });
   chip.addEventListener("click", () => tell(model, { page: model.get("place")[1] }));
   const pager = h("span", { class: "saew-tools" }, back, where, next);
-  const node = h("div", { class: "saew-head saew-foot" }, readout, h("span", { class: "saew-spring" }), chip, pager);
+  const node = h("div", { class: "saew-head saew-foot" }, readout, chip, pager);
   const show = (page) => {
     const { facts, ids } = page;
     const first = facts.page * facts.size;
@@ -216,9 +228,10 @@ async function render({ model, el, host, signal }) {
   const canvas = h("canvas", { "aria-hidden": "true" });
   const columns = h("div", { class: "saew-columns" });
   const labels = h("div", { class: "saew-rows", "aria-hidden": "true" });
-  const marked = h("div", { class: "saew-mark", role: "option", "aria-selected": "true", id: `saew-mark-${++listCount}-${Date.now()}`, hidden: true });
+  const markName = h("span", { class: "saew-markname" });
+  const marked = h("div", { class: "saew-mark", role: "option", "aria-selected": "true", id: `saew-mark-${++listCount}-${Date.now()}`, hidden: true }, markName);
   const hovered = h("div", { class: "saew-mark is-hover", "aria-hidden": "true", hidden: true });
-  const sheet = h("div", { class: "saew-sheet", role: "presentation" }, canvas, labels, columns, hovered, marked);
+  const sheet = h("div", { class: "saew-sheet", role: "presentation" }, columns, canvas, labels, hovered, marked);
   const list = h("div", { class: "saew-list", role: "listbox", tabindex: "0", "aria-label": "Features on this page, arrow keys move" }, sheet);
   const empty = h("div", { class: "saew-empty" });
   const content = h("div", {}, list, foot.node);
@@ -265,15 +278,17 @@ async function render({ model, el, host, signal }) {
     const grid = page.facts.arrangement === "grid";
     const left = plan.strips[0].x;
     const nodes = [];
+    const score = scoreText(page);
     page.ids.forEach((_, i) => {
       if (i % plan.labelEvery) return;
-      const box = plan.boxes[i];
-      const tall = grid ? 22 : Math.max(box.h, 15);
-      nodes.push(rowLabel(page, i, { x: box.x, y: box.y, w: grid ? box.w : left - 8, h: tall }, page.facts.arrangement));
-      if (!page.scores.length) return;
-      const score = h("div", { class: "saew-score" }, page.facts.score === "of tokens" ? `${nice(100 * page.scores[i])}%` : nice(page.scores[i]));
-      Object.assign(score.style, { top: `${box.y}px`, height: `${tall}px`, right: grid ? "auto" : "6px", left: grid ? `${box.x}px` : "auto", width: grid ? `${box.w}px` : "58px" });
-      nodes.push(score);
+      const { x, y, w, h: row } = plan.boxes[i];
+      const tall = grid ? 22 : Math.max(row, 15);
+      nodes.push(rowLabel(page, i, { x, y, w: grid ? w - GRID_SCORE : left - 8, h: tall }, page.facts.arrangement));
+      if (!score) return;
+      const node = h("div", { class: "saew-score" }, score(page.scores[i]));
+      const room = grid ? GRID_SCORE : SCORE;
+      Object.assign(node.style, { left: `${x + w - room}px`, top: `${y}px`, width: `${room - (grid ? 2 : 6)}px`, height: `${tall}px` });
+      nodes.push(node);
     });
     labels.replaceChildren(...nodes);
     columns.hidden = grid;
@@ -297,6 +312,8 @@ async function render({ model, el, host, signal }) {
     const row = selection.selected === null ? -1 : page.ids.indexOf(selection.selected);
     place(marked, row);
     if (row >= 0) {
+      markName.hidden = plan.labelEvery === 1; // thin rows have no label of their own
+      markName.textContent = `${page.ids[row]} ${page.names[row] || page.hints[row]}`;
       marked.setAttribute("aria-label", rowName(page, row));
       marked.setAttribute("aria-posinset", String(page.facts.page * page.facts.size + row + 1));
       marked.setAttribute("aria-setsize", String(page.facts.d_sae));
@@ -332,11 +349,13 @@ async function render({ model, el, host, signal }) {
     return { row, dimension: inside ? dimension : -1 };
   };
 
-  sheet.addEventListener("pointerdown", (event) => {
+  const pick = (event) => {
     if (!page || !plan || event.button !== 0) return;
     const { row } = under(event);
     if (row >= 0) selection.select(page.ids[row], event);
-  });
+    list.focus({ preventScroll: true });
+  };
+  onPress(sheet, pick);
   sheet.addEventListener("pointermove", (event) => {
     if (!page || !plan || event.pointerType === "touch") return;
     const { row, dimension } = under(event);
@@ -364,8 +383,11 @@ async function render({ model, el, host, signal }) {
     const row = page && plan ? page.ids.indexOf(selection.selected) : -1;
     if (row < 0) return;
     const { y, h: tall } = plan.boxes[row];
-    if (y - plan.head < list.scrollTop) list.scrollTop = y - plan.head;
-    else if (y + tall > list.scrollTop + list.clientHeight) list.scrollTop = y + tall - list.clientHeight + 1;
+    const seen = [list.scrollTop + plan.head, list.scrollTop + list.clientHeight - tall - 2];
+    const far = y < seen[0] - 3 * tall || y > seen[1] + 3 * tall;
+    if (far) list.scrollTop = y - list.clientHeight / 2;
+    else if (y < seen[0]) list.scrollTop = y - plan.head;
+    else if (y > seen[1]) list.scrollTop = y + tall - list.clientHeight + 2;
   };
 
   const repaint = inNextFrame(paint);

@@ -192,7 +192,7 @@ async function render({ model, el, host, signal }) {
       const name = model.get("names")[String(feature)];
       const button = h("button", { type: "button", class: "saew-chip", title: `Select feature ${feature}`, "aria-pressed": String(feature === selection.selected) },
         h("b", {}, String(feature)), name ? ` ${name}` : "", ` ${nice(act)}`);
-      button.addEventListener("pointerdown", (event) => selection.select(feature, event));
+      onPress(button, (event) => selection.select(feature, event));
       button.addEventListener("click", (event) => event.detail === 0 && selection.select(feature, event));
       button.addEventListener("pointerenter", () => selection.hover(feature));
       button.addEventListener("pointerleave", () => selection.hover(null));
@@ -223,10 +223,11 @@ async function render({ model, el, host, signal }) {
   const point = (token) => {
     if (pointed === token) return;
     pointed = token;
-    tip.hidden = token === null;
-    if (token !== null) {
-      const span = spanOf(token);
-      tip.textContent = text.marks[token] & LEFT_OUT ? "left out" : span.dataset.act ?? (selection.focus === null ? `token ${token}` : "0");
+    const span = token === null ? null : spanOf(token);
+    const out = span && text.marks[token] & LEFT_OUT;
+    tip.hidden = !span || !(out || selection.focus !== null);
+    if (span) {
+      tip.textContent = out ? "left out" : span.dataset.act ?? "0";
       span.title = describe(token);
       const left = Math.min(span.offsetLeft, strip.clientWidth - tip.offsetWidth - 4);
       Object.assign(tip.style, { left: `${Math.max(0, left)}px`, top: `${Math.max(-4, span.offsetTop - strip.scrollTop - tip.offsetHeight - 1)}px` });
@@ -238,9 +239,11 @@ async function render({ model, el, host, signal }) {
     const span = event.target.closest?.(".saew-token");
     return span && strip.contains(span) ? Number(span.dataset.token) : null;
   };
-  strip.addEventListener("pointerdown", (event) => {
+  onPress(strip, (event) => {
     const token = tokenUnder(event);
-    if (token !== null && event.button === 0) choose(token, event);
+    if (token === null || event.button !== 0) return;
+    choose(token, event);
+    strip.focus({ preventScroll: true });
   });
   strip.addEventListener("pointermove", (event) => event.pointerType !== "touch" && point(tokenUnder(event)));
   strip.addEventListener("pointerleave", () => point(null));
