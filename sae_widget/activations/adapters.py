@@ -102,7 +102,7 @@ ADAPTERS["gpt_neox"] = GPTNeoXAdapter
 
 
 def _causal_mask(body: Any, resid: torch.Tensor) -> torch.Tensor | None:
-    """What hides the future: ``None`` for "sdpa", which does so itself, else additive ``[1, 1, pos, pos]``."""
+    """Hides the future: ``None`` for "sdpa", which does so itself, or additive ``[1, 1, pos, pos]``."""
     if body.config._attn_implementation == "sdpa":
         return None
     n_pos = resid.shape[1]

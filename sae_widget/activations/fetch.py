@@ -28,6 +28,9 @@ SMALL_FILES = (
     "merges.txt",
 )
 
+CHUNK_BYTES = 65_536
+"""Written at a time; with the library's 10 MB a slow network looks like a silent one for minutes."""
+
 
 def main(repo: str) -> None:
     """Download ``repo`` into the hub's cache and report."""
@@ -68,8 +71,9 @@ def report(**line: Any) -> None:
 
 
 def _fetch(repo: str) -> Path:
-    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub import HfApi, constants, hf_hub_download
 
+    constants.DOWNLOAD_CHUNK_SIZE = CHUNK_BYTES
     files = HfApi().model_info(repo, files_metadata=True, timeout=10).siblings or []
     sizes = {file.rfilename: file.size or 0 for file in files}
     if "config.json" not in sizes:
