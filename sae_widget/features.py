@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from sae_widget.metrics import variance_share
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -118,20 +120,6 @@ class FeatureCardData:
     version: int  # of the Features it was made from
 
 
-def explained_variance(x: torch.Tensor, sae_out: torch.Tensor) -> float:
-    """Share of the variance that the reconstruction keeps: ``1 - sum |x - sae_out|^2 / sum |x - mean|^2``.
-
-    Args:
-        x: activations ``[pos, d_in]``; the mean is over the rows.
-        sae_out: their reconstruction, same shape.
-
-    Returns:
-        At most 1; negative when the mean alone would do better; nan for constant rows.
-    """
-    variance = float((x - x.mean(0)).square().sum())
-    return 1.0 - float((x - sae_out).square().sum()) / variance if variance > 0 else float("nan")
-
-
 def feature_stats(
     sae: SAE, values: torch.Tensor, position: torch.Tensor, *, skip_first: bool = True
 ) -> FeatureStats:
@@ -162,9 +150,6 @@ def feature_stats(
                 total += acts.sum(0)
                 largest = torch.maximum(largest, acts.max(0).values)
         n_kept = int(kept.sum())
-        spread = (values[kept] - values[kept].mean(0)).square().sum()
-        spread_all = (values - values.mean(0)).square().sum()
-    nan = float("nan")
     return FeatureStats(
         frequency=(fired / n_kept).numpy(),
         mean=(total / n_kept).numpy(),
@@ -172,9 +157,15 @@ def feature_stats(
         dead=(fired == 0).numpy(),
         n_tokens=n_kept,
         l0=float(fired.sum() / n_kept),
-        explained_variance=1 - float(errors[kept].sum() / spread) if spread > 0 else nan,
-        explained_variance_with_first=1 - float(errors.sum() / spread_all) if spread_all > 0 else nan,
+        explained_variance=_share(values[kept], errors[kept]),
+        explained_variance_with_first=_share(values, errors),
     )
+
+
+def _share(x: torch.Tensor, errors: torch.Tensor) -> float:
+    """Explained variance from rows ``[pos, d_in]`` and their squared errors ``[pos]``."""
+    total = float((x - x.mean(0)).square().sum())
+    return variance_share(float(errors.sum()), total, float(x.square().sum()))
 
 
 def prompt_features(sae: SAE, activations: Activations, *, skip_first: bool = True) -> PromptFeatures:

@@ -59,6 +59,7 @@ class Loop:
         self._paused = False
         self._loading: ModelLoading | None = None
         self._status = Status()
+        self._said_at = 0.0
         state.observe(self._on_input, names=["model", "selected", "settings", *READ_INPUTS])
         state.observe(self._on_command, names=["command"])
         self._thread = threading.Thread(target=self._loop, name="sae_widget-worker", daemon=True)
@@ -113,6 +114,8 @@ class Loop:
     def close(self) -> None:
         """Stop the threads; what was trained is saved first."""
         with self._cond:
+            if self._closed:
+                return
             self._closed = self._poked = True
             self._cond.notify_all()
         if self._loading is not None:
@@ -157,7 +160,10 @@ class Loop:
                 self._fail(fault)
             with self._cond:
                 self._busy = False
-        self._end_job()
+        try:
+            self._end_job()
+        except Exception:
+            log.exception("the last results could not be kept")
 
     def _next(self) -> str:
         """The most urgent thing to do, or an empty string: commands, inputs that have rested, the job.
@@ -186,21 +192,19 @@ class Loop:
 
     def _fail(self, fault: Exception) -> None:
         log.error("the worker failed", exc_info=fault)
-        self._end_job()
+        Loop._end_job(self)
         known = isinstance(fault, (ValueError, TypeError, OSError, ModelLoadError))
         said = str(fault) if known else f"{type(fault).__name__}: {fault}"
         said = said if said.endswith((".", "!", ")")) else said + "."
-        self._say(
-            "failed",
-            f"{said} Everything shown before is kept; change the setting and try again.",
-            trouble=True,
-        )
+        self._say("failed", f"{said} What was shown before is kept; change the setting and try again.", trouble=True)
 
     def _wake(self) -> None:
         with self._cond:
             self._cond.notify_all()
 
     def _say(self, phase: str, message: str, *, trouble: bool = False, **numbers: Any) -> None:
+        if message != self._status.message:
+            self._said_at = time.monotonic()
         self._status = replace(self._status, phase=phase, message=message, trouble=trouble, **numbers)
         if phase not in ("training", "paused", "ready"):
             self._status = replace(self._status, total=0)

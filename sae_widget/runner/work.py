@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("sae_widget")
 SLICE = 0.05
 """Seconds of training between two looks at the inputs."""
+NOTICE = 6.0
+"""Seconds for which a sentence about trouble stays while the training goes on."""
 
 
 class Runner(Loop):
@@ -246,12 +248,18 @@ class Runner(Loop):
         trainer = self.desk.trainer
         if record is None or trainer is None:
             return
-        rate, size = record.tokens_per_second, trainer.config.batch_size or trainer.n_tokens
+        rate, size = record.tokens_per_second, trainer.batch_size
         left = (trainer.config.steps - record.step) * size / rate if rate > 0 else 0.0
+        notice = self._status.trouble and time.monotonic() < self._said_at + NOTICE
         self._say(
-            "training", "Training", step=record.step, total=trainer.config.steps,
-            tokens_per_second=rate, seconds_left=left,
-        )  # fmt: skip
+            "training",
+            self._status.message if notice else "Training",
+            trouble=notice,
+            step=record.step,
+            total=trainer.config.steps,
+            tokens_per_second=rate,
+            seconds_left=left,
+        )
         self.publisher.post(history_tick=len(self._history or ()))
 
     def _show_training(self, *, final: bool) -> None:
@@ -271,6 +279,15 @@ class Runner(Loop):
         with self._cond:
             if self.state.selected is not None and self._job is None:
                 self._dirty["selected"] = time.monotonic()
+
+    def _fail(self, fault: Exception) -> None:
+        training = self._job is not None
+        super()._fail(fault)
+        if training:
+            try:
+                self._show_training(final=True)  # what was trained so far is good: each step is applied whole
+            except Exception:
+                log.exception("the SAE of the failed training could not be shown")
 
     def _end_job(self) -> None:
         training = self._job is not None

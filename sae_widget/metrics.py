@@ -1,0 +1,31 @@
+"""Measures of an SAE, each with one definition that everything else uses."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+
+def explained_variance(x: torch.Tensor, sae_out: torch.Tensor) -> float:
+    """Share of the variance of ``x`` that the reconstruction keeps.
+
+    ``1 - sum ||x - sae_out||^2 / sum ||x - mean||^2`` with the mean over the rows: 1 is perfect, 0 is no
+    better than always answering the mean, below 0 is worse.
+
+    Args:
+        x: ``[pos, d_in]`` activations.
+        sae_out: ``[pos, d_in]`` reconstruction.
+
+    Returns:
+        The share, or ``nan`` when ``x`` does not vary (one row, constant rows).
+    """
+    total = float((x - x.mean(0)).square().sum())
+    return variance_share(float((x - sae_out).square().sum()), total, float(x.square().sum()))
+
+
+def variance_share(error: float, total: float, size: float) -> float:
+    """``1 - error / total``; ``nan`` when ``total`` is no more than rounding of a sum of size ``size``."""
+    return 1.0 - error / total if total > 1e-12 * size else math.nan

@@ -1,0 +1,85 @@
+"""Settings are refused by name, with the allowed range."""
+
+import math
+
+import pytest
+
+from sae_widget.config import TrainConfig, refuse_unknown
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("d_sae", 0),
+        ("d_sae", -5),
+        ("d_sae", 200_000),
+        ("k", 0),
+        ("steps", 0),
+        ("steps", 10**9),
+        ("batch_size", -1),
+        ("seed", -1),
+        ("seed", 2**40),
+        ("learning_rate", math.nan),
+        ("learning_rate", math.inf),
+        ("learning_rate", 0.0),
+        ("learning_rate", -1e-3),
+        ("learning_rate", 1e30),
+        ("l1_coefficient", math.nan),
+        ("l1_coefficient", -0.1),
+        ("l1_warmup", 1.5),
+        ("architecture", "gpt"),
+        ("loss_reduction", "max"),
+        ("lr_schedule", "cosine"),
+    ],
+)
+def test_out_of_range_names_the_field(field, value):
+    with pytest.raises(ValueError, match=f"{field} must be"):
+        TrainConfig(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("d_sae", 16.0),
+        ("d_sae", True),
+        ("d_sae", "6144"),
+        ("steps", None),
+        ("learning_rate", "fast"),
+        ("learning_rate", True),
+        ("center", 1),
+        ("seed", 1.5),
+    ],
+)
+def test_wrong_type_names_the_field(field, value):
+    with pytest.raises(TypeError, match=f"{field} must be"):
+        TrainConfig(**{field: value})
+
+
+def test_k_cannot_exceed_the_width():
+    with pytest.raises(ValueError, match=r"k must be between 1 and d_sae \(8\), got 9"):
+        TrainConfig(d_sae=8, k=9)
+    assert TrainConfig(architecture="standard", d_sae=8, k=9).d_sae == 8
+
+
+def test_unknown_settings_are_refused_with_the_nearest_name():
+    with pytest.raises(TypeError, match="'learning_rat'; did you mean 'learning_rate'"):
+        TrainConfig().changed(learning_rat=1.0)
+    with pytest.raises(TypeError, match="known: a, b"):
+        refuse_unknown({"zzz": 1}, ["b", "a"])
+
+
+def test_changing_makes_a_checked_copy():
+    config = TrainConfig()
+    assert config.changed(d_sae=32).d_sae == 32
+    assert config.d_sae == TrainConfig().d_sae
+    with pytest.raises(ValueError, match="d_sae"):
+        config.changed(d_sae=-1)
+
+
+def test_the_original_tutorial_is_the_published_recipe():
+    original = TrainConfig.original_tutorial()
+    assert (original.d_sae, original.steps, original.learning_rate, original.l1_coefficient) == (16, 500, 1e-3, 0.01)
+    assert (original.architecture, original.batch_size, original.lr_schedule) == ("standard", 0, "halving")
+    assert original.loss_reduction == "mean"
+    assert not any((original.skip_first, original.normalize, original.center, original.unit_norm_decoder))
+    assert TrainConfig.original_tutorial(seed=3).seed == 3

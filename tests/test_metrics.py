@@ -1,0 +1,16 @@
+"""Measures with answers worked out by hand."""
+
+import math
+
+import pytest
+import torch
+
+from sae_widget.metrics import explained_variance
+
+
+def test_explained_variance_of_a_perfect_a_mean_and_a_worse_reconstruction():
+    x = torch.tensor([[0.0, 1.0, 0.0], [2.0, 1.0, 0.0]])
+    assert explained_variance(x, x) == 1.0
+    assert explained_variance(x, x.mean(0).expand(2, 3)) == 0.0
+    assert explained_variance(x, x + 2.0) == pytest.approx(1 - 24 / 2)
+    assert math.isnan(explained_variance(torch.ones(3, 2), torch.zeros(3, 2)))

@@ -1,0 +1,318 @@
+"""The runner, whole: a real (tiny) model, real training, every command in every state (F11-F26, F34, F38)."""
+
+import threading
+import time
+
+import psutil
+import pytest
+import torch
+
+from sae_widget.config import TrainConfig
+from sae_widget.features import feature_stats
+from sae_widget.runner import Runner
+from sae_widget.runner.desk import Desk
+from sae_widget.state import ExplorerState
+
+QUICK = TrainConfig(architecture="topk", d_sae=48, k=4, steps=60, batch_size=64, seed=1)
+TEXT = "It was the best of times, it was the worst of times."
+
+
+@pytest.fixture
+def start(tiny_gpt2_dir, sae_widget_home):
+    """A function that makes a running state with its runner; everything is closed afterwards."""
+    made = []
+
+    def _start(**inputs):
+        inputs = {"model": str(tiny_gpt2_dir), "text": TEXT, "layer": 2, "corpus_tokens": 1500} | inputs
+        state = ExplorerState(**{"settings": QUICK} | inputs)
+        runner = Runner(state)
+        made.append(runner)
+        runner.start()
+        assert runner.wait(60)
+        return state, runner
+
+    yield _start
+    for runner in made:
+        runner.close()
+
+
+def until(condition, seconds=20.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.005)
+
+
+def weights(sae):
+    return torch.cat([sae.W_enc.flatten(), sae.b_enc, sae.W_dec.flatten(), sae.b_dec])
+
+
+def train(runner):
+    runner.command("train")
+    assert runner.wait(60)
+
+
+def test_a_text_is_read_and_a_model_without_sae_says_what_to_do(start):
+    state, _ = start()
+    assert state.activations.n_tokens == len(TEXT) + 1  # one token a byte, and the start token
+    assert state.features is None
+    assert state.status.phase == "ready"
+    assert "press Train" in state.status.message
+
+
+def test_training_gives_features_of_the_text_and_statistics_of_the_corpus(start):
+    state, runner = start()
+    train(runner)
+    features = state.features
+    assert features.sae.d_sae == 48
+    assert len(state.history) == 60
+    assert state.history_tick == 60
+    assert features.source == "your SAE, after block 2, step 60"
+    assert features.prompt.mean.shape == (48,)
+    assert (features.prompt.indptr[1:] - features.prompt.indptr[:-1]).max() <= 4
+    corpus = runner.desk.corpus
+    expected = feature_stats(features.sae, corpus.values, corpus.position)
+    assert features.stats.frequency.tolist() == expected.frequency.tolist()
+    assert 1400 < features.stats.n_tokens <= 1500
+
+
+def test_only_the_last_of_many_changes_is_read(start):
+    state, runner = start()
+    reads = []
+    original = Desk.read
+    runner.desk.read = lambda *a, **k: (reads.append(a[0]), original(runner.desk, *a, **k))
+    for n in range(100):
+        state.text = f"text number {n}"
+        time.sleep(0.005)
+    assert runner.wait(30)
+    assert reads[-1] == "text number 99"
+    assert len(reads) <= 5
+    assert state.activations.texts == ("text number 99",)
+
+
+@pytest.mark.parametrize("text", ["", "   \n"])
+def test_an_empty_text_leaves_the_last_one_and_says_so(start, text):
+    state, runner = start()
+    before = state.activations
+    state.text = text
+    assert runner.wait(30)
+    assert state.activations is before
+    assert state.status.trouble
+    assert "0 tokens" in state.status.message
+    assert "tokens" in state.faults
+    state.text = "again"
+    assert runner.wait(30)
+    assert state.faults == {}
+    assert not state.status.trouble
+
+
+def test_a_layer_that_the_model_lacks_is_refused_in_words(start):
+    state, runner = start()
+    before = state.activations
+    state.layer = 99
+    assert runner.wait(30)
+    assert "layer must be between 0 and 2, got 99" in state.status.message
+    assert state.activations is before
+
+
+def test_pause_for_long_changes_nothing(start):
+    state, runner = start(settings=QUICK.changed(steps=400))
+    train(runner)
+    whole = weights(state.features.sae)
+    state, runner = start(settings=QUICK.changed(steps=400))
+    runner.command("train")
+    until(lambda: state.status.phase == "training")
+    for _ in range(3):
+        runner.command("pause")
+        until(lambda: state.status.phase in ("paused", "ready"))
+        runner.command("resume")
+    assert runner.wait(60)
+    assert len(state.history) == 400
+    assert torch.equal(weights(state.features.sae), whole)
+
+
+def test_stop_keeps_the_sae_and_continue_goes_on(start):
+    state, runner = start(settings=QUICK.changed(steps=100_000))
+    runner.command("train")
+    until(lambda: state.status.phase == "training" and state.status.step > 20)
+    asked = time.monotonic()
+    runner.command("stop")
+    assert runner.wait(30)
+    assert time.monotonic() - asked < 5.0
+    stopped = len(state.history)
+    assert "Stopped at step" in state.status.message
+    assert runner.desk.trainer.step == stopped
+    assert torch.equal(weights(state.features.sae), weights(runner.desk.trainer.sae()))
+    state.settings = state.settings.changed(steps=stopped + 30)
+    runner.command("resume")
+    assert runner.wait(60)
+    assert runner.desk.trainer.step == stopped + 30
+
+
+def test_live_settings_reach_the_running_training_and_others_wait(start):
+    state, runner = start(settings=QUICK.changed(steps=100_000))
+    runner.command("train")
+    until(lambda: state.status.phase == "training" and state.status.step > 5)
+    state.settings = state.settings.changed(learning_rate=1e-5)
+    until(lambda: runner.desk.trainer.config.learning_rate == 1e-5)
+    state.settings = state.settings.changed(d_sae=64)
+    until(lambda: state.status.trouble)
+    assert "d_sae" in state.status.message
+    assert runner.desk.trainer.config.d_sae == 48
+    state.layer = 1
+    until(lambda: "layer" in state.status.message)
+    assert runner.desk.layer == 2
+
+
+@pytest.mark.parametrize("command", ["pause", "stop", "resume", "reset", "restore", "cancel", "read"])
+def test_a_command_that_makes_no_sense_now_is_answered_in_words(start, command):
+    state, runner = start()
+    runner.command(command)
+    assert runner.wait(30)
+    assert state.status.phase == "ready"
+    assert state.status.message
+    train(runner)
+    assert len(state.history) == 60
+
+
+def test_train_twice_trains_once(start):
+    state, runner = start(settings=QUICK.changed(steps=100_000))
+    runner.command("train")
+    runner.command("train")
+    until(lambda: state.status.phase == "training" and state.status.step > 5)
+    assert [t.name for t in threading.enumerate()].count("sae_widget-worker") == 1
+    runner.command("stop")
+    assert runner.wait(30)
+
+
+def test_a_loss_that_is_no_number_pauses_with_the_last_good_weights(start):
+    state, runner = start(settings=QUICK.changed(steps=100_000))
+    runner.command("train")
+    until(lambda: state.status.phase == "training" and state.status.step > 5)
+    with torch.no_grad():
+        runner.desk.corpus.values[:] = float("nan")
+    until(lambda: state.status.phase == "paused")
+    assert state.status.trouble
+    assert "Rolled back" in state.status.message
+    assert torch.isfinite(weights(runner.desk.trainer.sae())).all()
+
+
+@pytest.mark.parametrize("place", ["read", "read_training_data", "start_training", "show_training", "features"])
+def test_any_fault_of_the_worker_is_a_sentence_and_train_works_again(start, place, capfd):
+    state, runner = start()
+    original = getattr(runner.desk, place)
+
+    def broken(*_args, **_kwargs):
+        raise RuntimeError("the disk is on fire")
+
+    said = []
+    state.observe(lambda change: said.append(change["new"]), names=["status"])
+    setattr(runner.desk, place, broken)
+    state.text = "something else"
+    runner.command("train")
+    assert runner.wait(60)
+    assert any("the disk is on fire" in status.message and status.trouble for status in said)
+    setattr(runner.desk, place, original)
+    train(runner)
+    assert state.status.phase == "ready"
+    assert len(state.history) == 60
+    assert "Traceback" not in capfd.readouterr().out
+
+
+def test_too_wide_for_the_memory_is_refused_before_anything_is_made(start, monkeypatch):
+    state, runner = start(settings=QUICK.changed(d_sae=100_000))
+    monkeypatch.setenv("MEM_LIMIT", str(psutil.Process().memory_info().rss + 800 * 10**6))
+    runner.command("train")
+    assert runner.wait(60)
+    assert state.status.trouble
+    assert "largest that fits" in state.status.message
+
+
+def test_two_runners_on_one_model_give_what_each_gives_alone(start):
+    alone = {}
+    for layer in (1, 2):
+        state, runner = start(layer=layer)
+        train(runner)
+        alone[layer] = weights(state.features.sae)
+    both = {layer: start(layer=layer) for layer in (1, 2)}
+    for _, runner in both.values():
+        runner.command("train")
+    for layer, (state, runner) in both.items():
+        assert runner.wait(60)
+        assert torch.equal(weights(state.features.sae), alone[layer])
+
+
+def test_each_place_keeps_its_own_sae(start):
+    state, runner = start()
+    train(runner)
+    trained = state.features.sae
+    state.layer = 1
+    assert runner.wait(30)
+    assert state.features is None
+    state.layer = 2
+    assert runner.wait(30)
+    assert state.features.sae is trained
+
+
+def test_reset_takes_the_sae_away_and_restore_brings_it_back(start):
+    state, runner = start()
+    train(runner)
+    trained = weights(state.features.sae)
+    runner.command("reset")
+    assert runner.wait(30)
+    assert state.features is None
+    assert state.history is None
+    runner.command("restore")
+    assert runner.wait(30)
+    assert torch.allclose(weights(state.features.sae), trained, rtol=1e-5, atol=1e-6)
+
+
+def test_a_new_kernel_is_offered_the_saved_sae(start):
+    _, runner = start()
+    train(runner)
+    runner.close()
+    state, _ = start()
+    assert "restore" in state.offers
+
+
+def test_the_card_has_contexts_and_neighbours(start):
+    state, runner = start()
+    train(runner)
+    feature = int(state.features.stats.frequency.argmax())
+    state.selected = feature
+    assert runner.wait(30)
+    card = state.card
+    assert card.feature == feature
+    assert card.contexts
+    assert all(c.acts[c.centre] > 0 for c in card.contexts)
+    assert len(card.neighbours) == 5
+
+
+def test_closing_stops_the_threads_and_saves_nothing_half(start):
+    state, runner = start(settings=QUICK.changed(steps=100_000))
+    runner.command("train")
+    until(lambda: state.status.phase == "training")
+    runner.close()
+    assert not runner._thread.is_alive()
+    assert state.status.phase == "closed"
+
+
+def test_a_model_that_does_not_exist_keeps_the_one_that_is_there(start, tmp_path):
+    state, runner = start()
+    before = state.language_model
+    state.model = str(tmp_path / "nothing-here")
+    assert runner.wait(60)
+    assert state.language_model is before
+    assert state.status.trouble
+    assert "stays" in state.status.message
+
+
+def test_the_original_tutorial_trains_on_the_text_alone(start):
+    state, runner = start(
+        settings=TrainConfig.original_tutorial(), corpus="text", hook_name="final_norm", prepend_bos=False
+    )
+    train(runner)
+    assert len(state.history) == 500
+    assert state.features.sae.W_enc.shape == (32, 16)
+    assert runner.desk.corpus.n_tokens == len(TEXT)
+    assert state.features.prompt.counted.all()
