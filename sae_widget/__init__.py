@@ -1,3 +1,74 @@
-"""A Jupyter widget that takes a language model apart with sparse autoencoders."""
+"""A Jupyter widget that takes a language model apart with sparse autoencoders.
+
+Names are imported when they are first used, so that ``import sae_widget`` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sae_widget.activations import get_activations, load_model
+    from sae_widget.activations.base import Activations, LanguageModel, ModelLoadError, layer_name
+    from sae_widget.checkpoint import SaeFileError, load_sae, load_stats, save_sae
+    from sae_widget.config import TrainConfig
+    from sae_widget.explorer import SuperpositionExplorer
+    from sae_widget.features import feature_stats, prompt_features, top_contexts
+    from sae_widget.metrics import explained_variance
+    from sae_widget.sae import SAE, StandardSAE, TopKSAE
+    from sae_widget.training import History, Trainer, TrainingFault, TrainStep, train
 
 __version__ = "0.1.0"
+
+_HOME = {
+    "activations": ("get_activations", "load_model"),
+    "activations.base": ("Activations", "LanguageModel", "ModelLoadError", "layer_name"),
+    "checkpoint": ("SaeFileError", "load_sae", "load_stats", "save_sae"),
+    "config": ("TrainConfig",),
+    "explorer": ("SuperpositionExplorer",),
+    "features": ("feature_stats", "prompt_features", "top_contexts"),
+    "metrics": ("explained_variance",),
+    "sae": ("SAE", "StandardSAE", "TopKSAE"),
+    "training": ("History", "TrainStep", "Trainer", "TrainingFault", "train"),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = [  # noqa: PLE0604, RUF022  (the table above, in its order)
+    "SAE",
+    "Activations",
+    "History",
+    "LanguageModel",
+    "ModelLoadError",
+    "SaeFileError",
+    "StandardSAE",
+    "SuperpositionExplorer",
+    "TopKSAE",
+    "TrainConfig",
+    "TrainStep",
+    "Trainer",
+    "TrainingFault",
+    "explained_variance",
+    "feature_stats",
+    "get_activations",
+    "layer_name",
+    "load_model",
+    "load_sae",
+    "load_stats",
+    "prompt_features",
+    "save_sae",
+    "top_contexts",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'sae_widget' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"sae_widget.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -76,7 +76,7 @@ class SuperpositionExplorer(W.VBox):
         super().__init__()
         self.add_class("sae-widget")
         self._views = [view(self.state) for view in VIEWS]
-        self.children = _arrange({view.name: view.widget for view in self._views}, selection_for(self.state))
+        self.children = _arrange({view.name: view.widget for view in self._views})
         self.layout.width = "100%"
         self.state.observe(self._fit_layer, names=["language_model"])
         self._runner.start()
@@ -239,25 +239,23 @@ def close_tree_below(box: W.Box) -> None:
         close_tree(child)
 
 
-def _arrange(panes: dict[str, W.Widget], selection: W.Widget) -> list[W.Widget]:
-    """The panes from top to bottom; two columns where there is room, one on a narrow page."""
-    left = W.VBox([panes["controls"]], layout=W.Layout(flex="0 1 340px", min_width="300px"))
-    right = W.VBox([panes["chart"], panes["health"]], layout=W.Layout(flex="1 1 480px", min_width="0"))
-    bars = W.VBox([panes["bars"], panes["card"]], layout=W.Layout(flex="1 1 400px", min_width="0"))
-    heatmap = W.VBox([panes["heatmap"]], layout=W.Layout(flex="1 1 480px", min_width="0"))
-    wrap = {
-        "display": "flex",
-        "flex_flow": "row wrap",
-        "align_items": "stretch",
-        "grid_gap": "8px",
-        "width": "100%",
-    }
+def _arrange(panes: dict[str, W.Widget]) -> list[W.Widget]:
+    """The form beside what it does, the features below; one column on a narrow page."""
+
+    def column(basis: int, *names: str) -> W.VBox:
+        return W.VBox([panes[name] for name in names], layout=W.Layout(flex=f"1 1 {basis}px", min_width="0"))
+
+    def row(*columns: W.VBox) -> W.Box:
+        box = W.Box(columns, layout=W.Layout(flex_flow="row wrap", align_items="stretch", width="100%"))
+        box.add_class("sae-row")
+        return box
+
+    form = column(330, "controls")
+    form.layout.flex = "0 1 350px"
     return [
-        panes["text"],
         panes["status"],
-        W.Box([left, right], layout=W.Layout(**wrap)),
-        panes["tokens"],
-        W.Box([bars, heatmap], layout=W.Layout(**wrap)),
+        row(form, column(480, "chart", "health", "tokens")),
+        row(column(400, "bars", "card"), column(480, "heatmap")),
     ]
 
 
