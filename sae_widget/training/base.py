@@ -33,42 +33,21 @@ class TrainStep:
 class TrainingFault(Exception):
     """The loss or a gradient was not finite; that step was not applied and training can go on.
 
-    ``step`` is the step that failed; the trainer stands at the step before it.
-    """
-
-    def __init__(self, step: int, rate: float, what: str) -> None:
-        self.step = step
-        super().__init__(
-            f"The {what} at step {step:,} (learning rate {rate:.3g}). Rolled back to step {step - 1:,}, "
-            f"the last good weights. Try a learning rate of at most {_lower(rate):g}."
-        )
-
-
-def _lower(rate: float) -> float:
-    # A power of ten, so that the sentence can be read: a hundredth of what failed.
-    return 10.0 ** max(-8, math.floor(math.log10(rate)) - 2) if rate > 0 else 1e-4
-
-
-def explained_variance(x: torch.Tensor, sae_out: torch.Tensor) -> float:
-    """Share of the variance of ``x`` that the reconstruction keeps.
-
-    ``1 - sum ||x - sae_out||^2 / sum ||x - mean||^2`` with the mean over the rows: 1 is perfect, 0 is no
-    better than always answering the mean, below 0 is worse.
-
     Args:
-        x: ``[pos, d_in]`` activations.
-        sae_out: ``[pos, d_in]`` reconstruction.
-
-    Returns:
-        The share, or ``nan`` when ``x`` does not vary (one row, constant rows).
+        step: the step that failed; the trainer stands at the one before.
+        rate: its learning rate.
+        what: ``"loss"`` or ``"gradient"``.
+        value: what that became.
     """
-    total = float((x - x.mean(0)).square().sum())
-    return variance_share(float((x - sae_out).square().sum()), total, float(x.square().sum()))
 
-
-def variance_share(error: float, total: float, size: float) -> float:
-    """``1 - error / total``; ``nan`` when ``total`` is no more than rounding of a sum of size ``size``."""
-    return 1.0 - error / total if total > 1e-12 * size else math.nan
+    def __init__(self, step: int, rate: float, what: str, value: float) -> None:
+        self.step = step
+        became = "NaN" if math.isnan(value) else "infinite"
+        advice = 10.0 ** max(-8, math.floor(math.log10(rate)) - 1)  # a round number, at most a tenth of it
+        super().__init__(
+            f"The {what} became {became} at step {step:,} (learning rate {rate:.3g}). Rolled back to step "
+            f"{step - 1:,}, the last good weights. Try a learning rate of at most {advice:g}."
+        )
 
 
 class Flat:
@@ -88,7 +67,10 @@ class Flat:
         self.b_dec = self.decoder[d_sae]  # [d_in]
 
 
-def adam_step(params: Flat, grads: Flat, moments: tuple[Flat, Flat], count: torch.Tensor, rate: float) -> None:
+Moments = tuple[Flat, Flat]
+
+
+def adam_step(params: Flat, grads: Flat, moments: Moments, count: torch.Tensor, rate: float) -> None:
     """One step of Adam (Kingma & Ba 2015) over the flat vectors, in torch's fused kernel.
 
     Args:

@@ -105,6 +105,11 @@ def evaluation_rows(position: torch.Tensor, seed: int) -> torch.Tensor:
     return torch.cat(chosen).sort().values
 
 
+def effective_batch(n_rows: int, batch_size: int) -> int:
+    """Rows in a batch when there are ``n_rows``: 0 or more than there is means all."""
+    return n_rows if batch_size == 0 else min(batch_size, n_rows)
+
+
 class Batches:
     """Batches of row numbers without replacement, epoch after epoch, from an own generator.
 
@@ -121,7 +126,7 @@ class Batches:
 
     def resize(self, batch_size: int) -> None:
         """Change the batch size from the next batch on; 0 or more than there is takes all rows."""
-        self.batch_size = self.n_rows if batch_size == 0 else min(batch_size, self.n_rows)
+        self.batch_size = effective_batch(self.n_rows, batch_size)
 
     @property
     def full(self) -> bool:

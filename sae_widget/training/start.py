@@ -1,0 +1,60 @@
+"""The weights that a run starts from."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from sae_widget.config import TrainConfig
+    from sae_widget.sae import SAE
+    from sae_widget.training.gradients import Workspace
+
+# Planted directions are often drawn with the same small seed; a start that is the answer would prove nothing.
+TIED_SEED = 0x5AE << 32
+
+
+def check_start(start: SAE, config: TrainConfig, d_in: int) -> None:
+    """Raise ``ValueError`` unless this SAE has the shape and the architecture of the settings."""
+    wanted = (config.architecture, d_in, config.d_sae)
+    if (start.architecture, start.d_in, start.d_sae) != wanted:
+        raise ValueError(
+            f"The SAE to start from is {start.architecture}, {start.d_in} x {start.d_sae}; "
+            f"these settings need {wanted[0]}, {wanted[1]} x {wanted[2]}. Nothing was trained."
+        )
+
+
+def copy_start(work: Workspace, start: SAE) -> None:
+    """Fill the parameters from an SAE; with unit-norm rows the norms move into the encoder."""
+    p = work.params
+    for name in ("b_enc", "W_dec", "b_dec"):
+        getattr(p, name).copy_(getattr(start, name))
+    p.W_enc.copy_(start.W_enc.t())
+    if work.config.unit_norm_decoder:
+        norms = p.W_dec.norm(dim=1)
+        p.W_enc.mul_(norms[:, None])
+        p.b_enc.mul_(norms)
+        work.unit_norm()
+
+
+def random_start(work: Workspace) -> None:
+    """Fill the parameters as the settings say; ``b_dec`` at the median is the caller's.
+
+    Tied: decoder rows in random directions, the encoder their transpose, biases zero. Otherwise the start of
+    two ``torch.nn.Linear``, drawn in their order (encoder, decoder) after ``manual_seed(seed)``.
+    """
+    config, p = work.config, work.params
+    if config.tied_init:
+        p.W_dec.normal_(generator=torch.Generator().manual_seed(config.seed + TIED_SEED))
+        work.unit_norm()
+        p.W_enc.copy_(p.W_dec)
+        return
+    generator = torch.Generator().manual_seed(config.seed)
+    for weight, bias in ((p.W_enc, p.b_enc), (p.W_dec.t(), p.b_dec)):  # [outputs, inputs], as nn.Linear has them
+        bound = 1.0 / math.sqrt(weight.shape[1])
+        weight.copy_(torch.empty(weight.shape).uniform_(-bound, bound, generator=generator))
+        bias.uniform_(-bound, bound, generator=generator)
+    if config.unit_norm_decoder:
+        work.unit_norm()
