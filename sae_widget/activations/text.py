@@ -63,7 +63,7 @@ def check_texts(texts: str | Iterable[str]) -> tuple[tuple[str, ...], tuple[str,
         raise ValueError(EMPTY_TEXT)
     notes = list(dict.fromkeys(note for _, found in cleaned for note in found))
     if empty:
-        notes.append(f"{_count(empty, 'text')} with nothing in {'it' if empty == 1 else 'them'} left out.")
+        notes.append(f"{empty:,} of {len(cleaned):,} texts left out: nothing in {'it' if empty == 1 else 'them'}.")
     return tuple(text for text, _ in cleaned), tuple(notes)
 
 
@@ -144,11 +144,7 @@ def _clean(name: str, text: object) -> tuple[str, tuple[str, ...]]:
     cleaned, count = _LONE_SURROGATE.subn("\ufffd", joined)
     if not count:
         return cleaned, ()
-    return cleaned, (f"{_count(count, 'lone surrogate')} (half a character) replaced by U+FFFD.",)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun} was" if number == 1 else f"{number:,} {noun}s were"
+    return cleaned, (f"Half characters (lone surrogates) replaced by U+FFFD: {count:,}.",)
 
 
 def _type_name(value: object) -> str:
