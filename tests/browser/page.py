@@ -84,7 +84,7 @@ class NotebookPage:
 
     def _console(self, message: ConsoleMessage) -> None:
         text = f"{message.text} ({message.location.get('url', '')})"
-        if message.type == "error" and not HARMLESS.search(text):
+        if message.type == "error" and not HARMLESS.search(text) and text not in self.errors:
             self.errors.append(text)
 
     # Opening
