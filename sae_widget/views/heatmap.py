@@ -91,7 +91,9 @@ class WeightHeatmap(View):
 
     def build(self) -> None:
         """Make the widget."""
-        self.widget = HeatmapWidget(selection=selection_for(self.state), asked=self._asked)
+        self.widget = HeatmapWidget(
+            selection=selection_for(self.state), asked=self._asked, guard=self.state.lock
+        )
         self._clock = time.monotonic
         self._order = np.zeros(0, dtype=np.int64)
         self._drawn: Features | None = None
@@ -270,7 +272,8 @@ def row_hints(features: Features, ids: np.ndarray) -> list[str]:
     prompt = features.prompt
     if prompt is None:
         return []
-    tokens = np.repeat(np.arange(len(prompt.indptr) - 1), np.diff(prompt.indptr.astype(np.int64)))
+    ends = prompt.indptr.astype(np.int64)
+    tokens = np.repeat(np.arange(len(ends) - 1), ends[1:] - ends[:-1])
     counts = prompt.counted[tokens]
     fired, tokens, acts = prompt.ids[counts], tokens[counts], prompt.acts[counts]
     best = np.full(features.sae.d_sae, -1, dtype=np.int64)

@@ -1,8 +1,9 @@
 """The colours of every pane, for the light and the dark theme: one table for Python and for the browser.
 
-Weights have a sign, so their scale diverges from a zero in the middle: orange below, blue above, which stay apart
-for people with a colour vision deficiency; both arms change evenly in lightness, so that size survives in grey.
-Activations have none, so theirs runs from the page's background in one hue. Nothing is told by colour alone.
+Weights have a sign, so their scale diverges from a zero in the middle: orange below, blue above, which stay
+apart for people with a colour vision deficiency; both arms change evenly in lightness, so that size survives
+in grey. Activations have none, so theirs runs from the page's background in one hue. Nothing is told by
+colour alone.
 """
 
 from __future__ import annotations

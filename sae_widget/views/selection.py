@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import anywidget
@@ -24,8 +25,9 @@ class GuardedWidget(anywidget.AnyWidget):
     """An anywidget that takes from the browser only what it named, and only if it fits.
 
     Anything else is dropped, and the value that Python holds is sent back, so that both sides agree again.
-    The ``refused`` counter rises, for the pane to say so. ``asked(name, value)`` is called for each value that
-    was taken from the browser, and only then, so that a pane can tell a person's wish from its own drawing.
+    The ``refused`` counter rises, for the pane to say so. ``asked(name, value)`` is called for each value
+    that was taken from the browser, and only then, so that a pane can tell a person's wish from its own
+    drawing. Updates are taken under ``guard``, the state's lock: a drawing thread never meets half of one.
     """
 
     from_browser: ClassVar[tuple[str, ...]] = ()
@@ -33,12 +35,19 @@ class GuardedWidget(anywidget.AnyWidget):
 
     refused = Int(0).tag(sync=True)
 
-    def __init__(self, asked: Callable[[str, Any], None] | None = None, **traits: Any) -> None:
+    def __init__(
+        self, asked: Callable[[str, Any], None] | None = None, guard: Any = None, **traits: Any
+    ) -> None:
         self._on_asked = asked
+        self._guard = guard if guard is not None else threading.RLock()
         super().__init__(**traits)
 
     def set_state(self, sync_data: dict[str, Any]) -> None:
         """Take an update of the browser (called by ipywidgets)."""
+        with self._guard:
+            self._take(sync_data)
+
+    def _take(self, sync_data: dict[str, Any]) -> None:
         fitting: dict[str, Any] = {}
         refused = []
         for name, value in sync_data.items():
@@ -58,13 +67,21 @@ class GuardedWidget(anywidget.AnyWidget):
 
     def _fits(self, name: str, value: Any) -> bool:
         trait = self.traits()[name]
-        if isinstance(value, bool) and not isinstance(trait, Bool):
+        if isinstance(value, bool) != isinstance(trait, Bool):
+            return False
+        if isinstance(value, float) and isinstance(trait, Int):
             return False
         try:
             trait._validate(self, value)
         except (TraitError, TypeError, ValueError):
             return False
         return True
+
+    def close(self) -> None:
+        """Close the widget and its layout, which ipywidgets would leave behind."""
+        if self.comm is not None:
+            self.layout.close()
+            super().close()
 
 
 def pane_code(*names: str) -> str:
@@ -95,13 +112,15 @@ class Selection(GuardedWidget):
 
     def __init__(self, state: ExplorerState) -> None:
         self._state = state
-        super().__init__(selected=state.selected, token=state.token)
+        super().__init__(guard=state.lock, selected=state.selected, token=state.token)
         state.observe(self._from_state, names=["selected", "token"])
         state.observe(self._drop_what_is_gone, names=["features"])
         self.observe(self._to_state, names=["selected", "token"])
 
     def close(self) -> None:
-        """Stop following the state."""
+        """Stop following the state; ipywidgets calls this again when the object is collected."""
+        if self.comm is None:
+            return
         state = self._state
         state.unobserve(self._from_state, names=["selected", "token"])
         state.unobserve(self._drop_what_is_gone, names=["features"])
