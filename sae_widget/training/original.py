@@ -1,6 +1,6 @@
 """The fast path for small full-batch runs, as in the original tutorial: many epochs at a time.
 
-The loss and its gradients are those of ``gradients.Workspace`` without its extras. An epoch is nine calls
+The loss and its gradients are those of ``gradients.Workspace`` without its extras. An epoch is eleven calls
 into buffers that are made once; what its record needs stays in those buffers, and the records of up to 25
 epochs are worked out together. Whoever wants the weights in the middle of them gets them exactly: the epochs
 are done again from the copy that was made before the first (``rewind``).
@@ -124,7 +124,7 @@ class FastEpochs:
             self.count.fill_(step + i)
             self.l1.fill_(per_act * l1[i])
             addmm(p.b_enc, x, encoder, out=features)  # [n, d_sae]
-            relu_(features)
+            relu_(acts)  # the column of ones stays what it is
             addmm(x, acts, p.decoder, beta=-1, out=error)  # [n, d_in]
             addmm(self.l1, error, from_decoder, alpha=both, out=grad_pre)  # [n, d_sae]
             threshold(grad_pre, features, 0.0, grad_input=grad_pre)
