@@ -86,16 +86,16 @@ class ExplorerPage:
         """Where a bar's column is on the screen."""
         plot = self.nb.scroll_into_view(self.pane("bars").locator(".sae-plot"))
         plot.locator(".bargroup").nth(index).wait_for(state="attached")
-        box = (
+        middle = (
             plot.locator(".bargroup")
             .nth(index)
             .evaluate(
-                "(g) => { const r = g.querySelector('rect').getBoundingClientRect(); return [r.x + r.width / 2]; }"
+                "(g) => { const r = g.querySelector('rect').getBoundingClientRect(); return r.x + r.width / 2; }"
             )
         )
         area = plot.bounding_box()
         assert area is not None
-        return box[0], area["y"] + area["height"] / 2
+        return float(middle), area["y"] + area["height"] / 2
 
     def click_bar(self, index: int) -> str:
         """Click a bar; returns the feature that is selected then."""
@@ -120,6 +120,13 @@ class ExplorerPage:
     def token(self, index: int) -> Locator:
         """A token of the strip."""
         return self.pane("tokens").locator(f".saew-token[data-token='{index}']")
+
+    def wait_token(self, part: str) -> None:
+        """Wait until the strip shows a text with this in it."""
+        self.nb.page.wait_for_function(
+            """([strip, part]) => strip.isConnected && strip.textContent.includes(part)""",
+            arg=[self.pane("tokens").locator(".saew-strip").element_handle(), part],
+        )
 
     def tokens(self) -> list[str]:
         """The tokens as they are shown."""

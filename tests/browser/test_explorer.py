@@ -40,9 +40,7 @@ def test_train_grows_pauses_resumes_and_stops(lab: Lab) -> None:
     page.wait_painted()
 
     page.type_text(TEXT)
-    page.nb.page.wait_for_function(
-        "() => [...document.querySelectorAll('.saew-token')].some((node) => node.textContent.includes('hill'))"
-    )
+    page.wait_token("hill")
     page.train()
     page.wait_phase("training")
     seen = int(page.wait("chart", "step", "Number(value) > 0"))
@@ -183,9 +181,7 @@ def test_hostile_text_is_shown_and_not_run(lab: Lab) -> None:
     page = ExplorerPage(nb)
     page.wait_painted()
     page.type_text("<img src=x onerror='window.PWNED=1'> <script>window.PWNED=2</script> {{7*7}} $x$")
-    nb.page.wait_for_function(
-        "() => [...document.querySelectorAll('.saew-token')].map((n) => n.textContent).join('').includes('script')"
-    )
+    page.wait_token("script")
     nb.run_code(
         "explorer.state.feature_names = {i: '<img src=x onerror=window.PWNED=3>' for i in range(256)}"
     )
@@ -227,7 +223,8 @@ def test_nothing_is_clipped(lab: Lab, width: int) -> None:
     page.wait_selected(page.click_bar(0))
     nb.screenshot(f"explorer-{width}", nb.output(0))
     wide = nb.output(0).evaluate(
-        """(output) => [...output.querySelectorAll('[data-pane], [data-pane] button, [data-pane] .widget-label')]
+        """(output) => ['', ' button', ' .widget-label']
+            .flatMap((inside) => [...output.querySelectorAll(`[data-pane]${inside}`)])
             .filter((node) => node.offsetParent && node.scrollWidth > node.clientWidth + 1)
             .map((node) => `${node.className}: ${node.textContent.slice(0, 60)}`)"""
     )
@@ -237,7 +234,7 @@ def test_nothing_is_clipped(lab: Lab, width: int) -> None:
 def test_every_pane_has_a_name_for_screen_readers(opened: ExplorerPage) -> None:
     for name in (*LINKED, "chart", "health"):
         label = opened.pane(name).evaluate(
-            "(node) => node.getAttribute('aria-label') || node.querySelector('[aria-label]')?.getAttribute('aria-label')"
+            "(node) => (node.ariaLabel ? node : node.querySelector('[aria-label]'))?.ariaLabel"
         )
         assert label, f"{name} has no label"
 
