@@ -90,7 +90,7 @@ class ExplorerPage:
             plot.locator(".bargroup")
             .nth(index)
             .evaluate(
-                "(g) => { const r = g.querySelector('rect').getBoundingClientRect(); return r.x + r.width / 2; }"
+                "(g) => { const r = g.querySelector('rect').getBoundingClientRect(); return r.x + r.width / 2 }"
             )
         )
         area = plot.bounding_box()
