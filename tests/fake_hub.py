@@ -20,8 +20,8 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 class FakeHub(ThreadingHTTPServer):
     """As much of the hub as a download needs, and its refusals.
 
-    Set ``refusals[repo] = (status, code)`` to refuse everything about a model, ``file_refusals`` to refuse only
-    its files; ``bytes_per_second`` slows the weights down, ``stall_after`` stops them after so many bytes.
+    Set ``refusals[repo] = (status, code)`` to refuse everything about a model, ``file_refusals`` only its
+    files; ``bytes_per_second`` slows the weights down, ``stall_after`` stops them after so many bytes.
     """
 
     daemon_threads = True

@@ -28,7 +28,7 @@ def hidden_states(model: LanguageModel, ids: torch.Tensor) -> tuple[torch.Tensor
 
 @pytest.fixture(scope="module")
 def real_size() -> Iterator[LanguageModel]:
-    """A random GPT-2 of real width and depth; with the real vocabulary where its files lie beside the checkout."""
+    """A random GPT-2 of real width and depth; with the real vocabulary if that lies beside the checkout."""
     from tokenizers import pre_tokenizers
     from transformers import GPT2Config, GPT2LMHeadModel, GPT2TokenizerFast, PreTrainedTokenizerFast
 
@@ -128,7 +128,8 @@ def test_lengths_around_the_context(tiny_gpt2: Any, n: int, windows: int) -> Non
 def test_several_long_texts_have_one_note(tiny_gpt2: Any) -> None:
     read = get_activations(tiny_gpt2, ["x" * 70, "y", "z" * 130], 0)
     assert read.notes == (
-        "2 texts are longer than the 64 tokens that this model reads at a time, so they were read in 5 windows.",
+        "2 texts are longer than the 64 tokens that this model reads at a time, "
+        "so they were read in 5 windows.",
     )
 
 

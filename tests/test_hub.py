@@ -95,7 +95,7 @@ def test_each_refusal_has_its_sentence(online: FakeHub, status: int, code: str, 
 
 
 def test_unknown_model(online: FakeHub) -> None:
-    with pytest.raises(ModelLoadError, match="There is no model 'nobody/nothing' on 127.0.0.1"):
+    with pytest.raises(ModelLoadError, match=r"There is no model 'nobody/nothing' on 127\.0\.0\.1"):
         load_model("nobody/nothing")
 
 
@@ -251,7 +251,7 @@ def test_a_damaged_copy_says_what_to_delete(online: FakeHub, tiny_gpt2_dir: Path
     weights = snapshot / "model.safetensors"
     os.truncate(weights, weights.stat().st_size // 2)
     with pytest.raises(
-        DamagedModelError, match="The cached copy of gpt2 is damaged. Delete .*models--gpt2 and load"
+        DamagedModelError, match=r"The cached copy of gpt2 is damaged. Delete .*models--gpt2 and load"
     ):
         load_model("gpt2")
 

@@ -1,4 +1,4 @@
-"""sae_widget.activations.probe: five broken networks, each answered in time and in its own words (M1, T19)."""
+"""sae_widget.activations.probe: five broken networks, each answered in time, in its own words (M1, T19)."""
 
 from __future__ import annotations
 

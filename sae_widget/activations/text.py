@@ -63,7 +63,8 @@ def check_texts(texts: str | Iterable[str]) -> tuple[tuple[str, ...], tuple[str,
         raise ValueError(EMPTY_TEXT)
     notes = list(dict.fromkeys(note for _, found in cleaned for note in found))
     if empty:
-        notes.append(f"{empty:,} of {len(cleaned):,} texts left out: nothing in {'it' if empty == 1 else 'them'}.")
+        them = "it" if empty == 1 else "them"
+        notes.append(f"{empty:,} of {len(cleaned):,} texts left out: nothing in {them}.")
     return tuple(text for text, _ in cleaned), tuple(notes)
 
 
