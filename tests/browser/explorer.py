@@ -86,16 +86,11 @@ class ExplorerPage:
         """Where a bar's column is on the screen."""
         plot = self.nb.scroll_into_view(self.pane("bars").locator(".sae-plot"))
         plot.locator(".bargroup").nth(index).wait_for(state="attached")
-        middle = (
-            plot.locator(".bargroup")
-            .nth(index)
-            .evaluate(
-                "(g) => { const r = g.querySelector('rect').getBoundingClientRect(); return r.x + r.width / 2 }"
-            )
-        )
+        bar = plot.locator(".bargroup").nth(index).locator("rect").first
+        left, width = bar.evaluate("(r) => [r.getBoundingClientRect().x, r.getBoundingClientRect().width]")
         area = plot.bounding_box()
         assert area is not None
-        return float(middle), area["y"] + area["height"] / 2
+        return left + width / 2, area["y"] + area["height"] / 2
 
     def click_bar(self, index: int) -> str:
         """Click a bar; returns the feature that is selected then."""

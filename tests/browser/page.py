@@ -8,7 +8,7 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from playwright.sync_api import ConsoleMessage, Error, Locator, Page, Route
+from playwright.sync_api import ConsoleMessage, Error, Locator, Page, Route, TimeoutError
 
 from tests.browser.server import REPOSITORY
 
@@ -211,11 +211,17 @@ class NotebookPage:
         """
         locator.wait_for(state="attached", timeout=timeout * 1000)
         element = locator.element_handle()
-        self.page.wait_for_function(
-            f"([element, name]) => {{ const value = element.getAttribute(name); return {test}; }}",
-            arg=[element, name],
-            timeout=timeout * 1000,
-        )
+        try:
+            self.page.wait_for_function(
+                f"([element, name]) => {{ const value = element.getAttribute(name); return {test}; }}",
+                arg=[element, name],
+                timeout=timeout * 1000,
+            )
+        except TimeoutError as late:
+            shown = element.evaluate("(element) => JSON.stringify({...element.dataset})")
+            raise AssertionError(
+                f"{name} never passed {test!r}; the element says {shown}, the console {self.errors}"
+            ) from late
         return locator.get_attribute(name) or ""
 
     def draws(self, locator: Locator) -> int:
