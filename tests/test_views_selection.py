@@ -171,8 +171,11 @@ def test_asked_is_called_for_the_browser_alone():
 
 
 def test_the_browsers_code_is_one_string_without_html_or_eval():
-    for name in ("heatmap.js", "tokens.js"):
-        code = pane_code(name)
+    for names in (
+        ("heatmap_draw.js", "heatmap_parts.js", "heatmap.js"),
+        ("tokens_data.js", "tokens_parts.js", "tokens.js"),
+    ):
+        code = pane_code(*names)
         assert code.startswith("const PALETTE") and code.count("export default") == 1
         for risky in (
             "innerHTML",

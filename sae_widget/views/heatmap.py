@@ -35,7 +35,7 @@ _SCORE_NAMES = {"mean": "mean here", "max": "max here", "token": "at token"}
 class HeatmapWidget(PaneWidget):
     """The canvas and its controls; ``facts`` and everything from ``data`` on belong together."""
 
-    _esm = pane_code("heatmap.js")
+    _esm = pane_code("heatmap_draw.js", "heatmap_parts.js", "heatmap.js")
     from_browser = ("page", "rows", "sort", "weights", "arrangement")
 
     page = Int(0, min=0, max=10**6).tag(sync=True)

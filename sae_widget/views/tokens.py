@@ -30,7 +30,7 @@ _MOST_NAMES = 2_000
 class TokensWidget(PaneWidget):
     """The strip: tokens once a text, and the sparse activations of all features on them (rows are tokens)."""
 
-    _esm = pane_code("tokens.js")
+    _esm = pane_code("tokens_data.js", "tokens_parts.js", "tokens.js")
     from_browser = ("scale_to_text",)
 
     scale_to_text = Bool(False).tag(sync=True)

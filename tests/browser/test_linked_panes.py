@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
-import pytest
-
 from tests.browser.lab import DARK
 
 # Feature f fires on token f alone (and more weakly on the token behind it); 40 features of 24 dimensions.
@@ -105,13 +101,19 @@ def test_pages_keys_across_pages_and_the_way_back(lab):
     page.wait_attribute(heat, "data-selected", "value === '16'")
     heat.get_by_text("4 × 4").click()
     page.wait_attribute(heat.locator(".saew-sheet"), "data-arrangement", "value === 'grid'")
-    heat.get_by_text("Feature 16").wait_for()
+    heat.locator(".saew-number").get_by_text("Feature 16").wait_for()
     assert page.run_code("print(state.layout, state.page, state.selected)").split() == ["grid", "1", "16"]
 
 
+BUSY = """
+import pathlib, time
+while not pathlib.Path("enough").exists():
+    time.sleep(0.05)
+"""
+
+
 def test_a_click_is_shown_while_the_kernel_is_busy(lab):
-    busy = "open('begun', 'w').close()\nimport pathlib, time\nwhile not pathlib.Path('enough').exists(): time.sleep(0.05)"
-    page, tokens, heat = panes(lab, cells=[busy])
+    page, tokens, heat = panes(lab, cells=[BUSY])
     page.run_cell(1, wait=False)
     page.page.wait_for_function(
         "() => window.notebookPanel().sessionContext.session.kernel.status === 'busy'"
@@ -122,13 +124,16 @@ def test_a_click_is_shown_while_the_kernel_is_busy(lab):
         for pane in (tokens, heat):
             page.wait_attribute(pane, "data-selected", f"value === '{index}'")
             paints.append(float(page.wait_attribute(pane, "data-paint-ms", "value !== null")))
-    print(
-        f"click to painted, kernel busy: median {sorted(paints)[len(paints) // 2]:.0f} ms, most {max(paints):.0f} ms"
-    )
     assert sorted(paints)[len(paints) // 2] < 250
     (page.lab.server.root / "enough").touch()
     page.wait_kernel_idle()
-    assert page.run_code("print(state.selected)").strip() == "5"
+    # The page sends the last click when the kernel has answered the first: Python hears of it a little later.
+    told = ""
+    for _ in range(50):
+        told = page.run_code("print(state.selected)").strip()
+        if told == "5":
+            break
+    assert told == "5" and heat.get_attribute("data-selected") == "5"
 
 
 PAYLOADS = [
@@ -155,10 +160,10 @@ def test_tokens_and_names_are_shown_as_text(lab):
     page.wait_attribute(heat.locator(".saew-sheet"), "data-arrangement", "value === 'grid'")
     assert page.page.evaluate("window.PWN") is None
     assert page.page.locator("[data-pane] img, [data-pane] script, [data-pane] svg").count() == 0
-    assert json.dumps(PAYLOADS[0])[1:10] and PAYLOADS[0] in heat.locator(".saew-rows").text_content()
+    assert PAYLOADS[0] in heat.locator(".saew-rows").text_content()
 
 
-def test_shown_twice_both_follow_and_a_reload_brings_all_back(lab):
+def test_shown_twice_both_follow(lab):
     page, tokens, heat = panes(lab, cells=["ipywidgets.VBox([tokens.widget, heat.widget])"])
     page.run_cell(1)
     second = page.pane("heatmap", 1)
@@ -172,32 +177,40 @@ def test_shown_twice_both_follow_and_a_reload_brings_all_back(lab):
     assert len(ids) == len(set(ids))
 
 
-def canvas_colour(heat):
-    """The most common colour of the strips' canvas, [r, g, b]."""
+def brightness(heat):
+    """How bright the strips are on the whole, 0 to 255."""
     return heat.locator("canvas").evaluate(
         """(canvas) => {
             const { data } = canvas.getContext('2d').getImageData(canvas.width / 2, 0, 1, canvas.height);
             let sum = 0, n = 0;
-            for (let i = 0; i < data.length; i += 4) if (data[i + 3] === 255) { sum += data[i] + data[i + 1] + data[i + 2]; n++; }
-            return sum / (3 * n);
+            for (let i = 0; i < data.length; i += 4) {
+                if (data[i + 3] !== 255) continue;
+                sum += data[i] + data[i + 1] + data[i + 2];
+                n += 3;
+            }
+            return sum / n;
         }"""
     )
 
 
-@pytest.mark.parametrize("width", [900, 1400])
-def test_the_panes_follow_the_theme_and_clip_nothing(lab, width):
-    page, tokens, heat = panes(lab, width=width)
-    light = canvas_colour(heat)
+CLIPPED = """(root) => [...root.querySelectorAll('button, select, .saew-title, .saew-scale, .saew-where')]
+    .filter((node) => node.offsetParent && node.scrollWidth > node.clientWidth + 1)
+    .map((node) => node.textContent)"""
+
+
+def test_the_panes_follow_the_theme_and_the_width_and_clip_nothing(lab):
+    page, tokens, heat = panes(lab)
+    light = brightness(heat)
     draws = page.draws(heat)
     page.theme(DARK)
     page.wait_attribute(heat, "data-theme", "value === 'dark'")
     page.wait_attribute(heat, "data-draws", f"Number(value) > {draws}")
-    assert light > 130 > canvas_colour(heat)
-    for pane in (tokens, heat):
-        wide = pane.evaluate("(root) => root.scrollWidth - root.clientWidth")
-        assert wide <= 0
-    clipped = heat.evaluate(
-        """(root) => [...root.querySelectorAll('button, select, .saew-title, .saew-scale, .saew-where')]
-            .filter((node) => node.offsetParent && node.scrollWidth > node.clientWidth + 1).map((node) => node.textContent)"""
-    )
-    assert clipped == []
+    assert light > 130 > brightness(heat)
+    for width in (1400, 900):
+        draws = page.draws(heat)
+        if width != 1400:
+            page.page.set_viewport_size({"width": width, "height": 1000})
+            page.wait_attribute(heat, "data-draws", f"Number(value) > {draws}")
+        for pane in (tokens, heat):
+            assert pane.evaluate("(root) => root.scrollWidth - root.clientWidth") <= 0
+        assert heat.evaluate(CLIPPED) == []
