@@ -34,7 +34,7 @@ _HOME = {
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
-__all__ = [  # noqa: PLE0604, RUF022  (the table above, in its order)
+__all__ = [
     "SAE",
     "Activations",
     "History",

@@ -58,7 +58,7 @@ def autosave(sae: SAE, stats: FeatureStats | None, settings: TrainConfig, name: 
     info = {"settings": asdict(settings), **site}
     temporary = path / "run.json.tmp"
     temporary.write_text(json.dumps(info), encoding="utf-8")
-    os.replace(temporary, path / "run.json")
+    temporary.replace(path / "run.json")
     for old in saved_runs()[KEEP:]:
         shutil.rmtree(old.path, ignore_errors=True)
     return path

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets as W
 
-from sae_widget.config import TrainConfig, refuse_unknown
+from sae_widget.config import HOOK_NAMES, TrainConfig, refuse_unknown
 from sae_widget.runner import Runner
 from sae_widget.state import ExplorerState
 from sae_widget.views import VIEWS
-from sae_widget.views.base import close_tree
+from sae_widget.views.pane import close_everything
 from sae_widget.views.selection import selection_for
 
 if TYPE_CHECKING:
@@ -52,12 +52,15 @@ class SuperpositionExplorer(W.VBox):
         ValueError: for a value outside its range.
     """
 
+    _closed = True  # until everything is made
+
     def __init__(
         self, text: str | None = None, *, preset: str | None = None, name: str | None = None, **given: Any
     ) -> None:
         known = [f.name for f in fields(TrainConfig)]
         refuse_unknown(given, [*known, *_INPUTS, "text", "preset", "name"])
-        inputs = {key: given.pop(key) for key in _INPUTS if given.get(key) is not None}
+        inputs = {key: given.pop(key) for key in _INPUTS if key in given}
+        inputs = {key: value for key, value in inputs.items() if value is not None}
         if text is not None:
             inputs["text"] = _checked_text(text)
         if preset not in (None, "original tutorial"):
@@ -67,6 +70,7 @@ class SuperpositionExplorer(W.VBox):
         inputs["settings"] = (
             TrainConfig.original_tutorial(**given) if preset else TrainConfig().changed(**given)
         )
+        _check_inputs(inputs)
         self._layer_given = "layer" in inputs
         inputs.setdefault("layer", _default_layer(inputs.get("model", "auto")))
         _replace_predecessor(self, name)
@@ -169,6 +173,12 @@ class SuperpositionExplorer(W.VBox):
         self._open()
         return self._runner.wait(timeout)
 
+    def name_feature(self, feature: int, name: str) -> None:
+        """Give a feature a name; an empty one takes it away."""
+        self._open()
+        names = {key: value for key, value in self.state.feature_names.items() if key != feature}
+        self.state.feature_names = names | ({feature: name} if name else {})
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the SAE that is shown, its statistics, the settings and the text into a directory."""
         from sae_widget.checkpoint import save_sae
@@ -187,7 +197,7 @@ class SuperpositionExplorer(W.VBox):
         view = {"model": model, **site, "feature_names": names, "settings": settings}
         temporary = folder / "explorer.json.tmp"
         temporary.write_text(json.dumps(view, indent=1), encoding="utf-8")
-        os.replace(temporary, folder / "explorer.json")
+        temporary.replace(folder / "explorer.json")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> SuperpositionExplorer:
@@ -208,8 +218,9 @@ class SuperpositionExplorer(W.VBox):
         for view in self._views:
             view.close()
         self.state.unobserve_all()
-        close_tree_below(self)
-        selection_for(self.state).close()
+        self.unobserve_all()
+        children, self.children = self.children, ()
+        close_everything(*children, self.layout, selection_for(self.state))
         super().close()
 
     # -- own affairs --------------------------------------------------------------------------------------------
@@ -233,30 +244,32 @@ class SuperpositionExplorer(W.VBox):
             self.state.layer = model.n_layer - 1
 
 
-def close_tree_below(box: W.Box) -> None:
-    """Close every child of a box and what is below it."""
-    for child in box.children:
-        close_tree(child)
-
-
 def _arrange(panes: dict[str, W.Widget]) -> list[W.Widget]:
-    """The form beside what it does, the features below; one column on a narrow page."""
+    """The form and the card beside everything that is drawn; one column on a narrow page."""
 
     def column(basis: int, *names: str) -> W.VBox:
         return W.VBox([panes[name] for name in names], layout=W.Layout(flex=f"1 1 {basis}px", min_width="0"))
 
     def row(*columns: W.VBox) -> W.Box:
-        box = W.Box(columns, layout=W.Layout(flex_flow="row wrap", align_items="stretch", width="100%"))
+        box = W.Box(columns, layout=W.Layout(flex_flow="row wrap", align_items="flex-start", width="100%"))
         box.add_class("sae-row")
         return box
 
-    form = column(330, "controls")
-    form.layout.flex = "0 1 350px"
-    return [
-        panes["status"],
-        row(form, column(480, "chart", "health", "tokens")),
-        row(column(400, "bars", "card"), column(480, "heatmap")),
-    ]
+    form = column(300, "controls", "card")
+    form.layout.flex = "0 1 340px"
+    form.layout.min_width = "280px"
+    return [panes["status"], row(form, column(420, "chart", "health", "tokens", "bars", "heatmap"))]
+
+
+def _check_inputs(inputs: dict[str, Any]) -> None:
+    """Refuse an input of another type or an unknown hook with its name and what is allowed."""
+    types = {"model": str, "corpus": str, "layer": int, "corpus_tokens": int, "prepend_bos": bool}
+    for name, wanted in types.items():
+        value = inputs.get(name)
+        if name in inputs and (not isinstance(value, wanted) or (wanted is int and isinstance(value, bool))):
+            raise TypeError(f"{name} must be {wanted.__name__}, got {value!r}")
+    if inputs.get("hook_name", HOOK_NAMES[0]) not in HOOK_NAMES:
+        raise ValueError(f"hook_name must be one of {', '.join(HOOK_NAMES)}, got {inputs['hook_name']!r}")
 
 
 def _checked_text(text: object) -> str:

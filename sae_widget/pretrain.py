@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
+import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -269,7 +269,7 @@ class PretrainRun:
             tensors |= {f"adam.{i}.{key}": value for key, value in state.items()}
         tensors["step"] = torch.tensor(self.step)
         save_file({k: v.contiguous() for k, v in tensors.items()}, self.out / "checkpoint.tmp")
-        os.replace(self.out / "checkpoint.tmp", self.out / "checkpoint.safetensors")
+        (self.out / "checkpoint.tmp").replace(self.out / "checkpoint.safetensors")
         (self.out / "pretrain.json").write_text(json.dumps(asdict(self.config), indent=1))
 
     def run(self, *, until: float = math.inf, save_every: float = 300.0) -> None:
@@ -318,7 +318,6 @@ class PretrainRun:
 
     def export(self, folder: Path) -> dict[str, float]:
         """Write the fp16 model and tokenizer in the hub's layout; return what the model card reports."""
-        import torch
         from transformers import PreTrainedTokenizerFast
 
         loss = held_out_loss(self.model.half().float(), self.valid_ids, self.config.n_positions)
@@ -337,7 +336,6 @@ class PretrainRun:
             "ratio": math.exp(loss) / baseline,
         }
         (folder / "pretrain_report.json").write_text(json.dumps(report | {"config": asdict(self.config)}, indent=1))
-        del torch
         return report
 
 
@@ -358,7 +356,7 @@ def main(argv: list[str] | None = None) -> int:
     run = PretrainRun(PretrainConfig(**args), out, corpus)
     run.run(until=time.monotonic() + 60 * minutes)
     if export is not None:
-        print(json.dumps(run.export(export), indent=1))  # noqa: T201
+        sys.stdout.write(json.dumps(run.export(export), indent=1) + "\n")
     return 0
 
 

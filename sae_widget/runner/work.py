@@ -324,8 +324,6 @@ class Runner(Loop):
         """Say which further buttons make sense now."""
         offers = [name for name in more if name]
         if "cancel" not in offers and self.desk.model is not None:
-            if self.desk.model.name == "bundled":
-                offers.append("load_gpt2")
             if self.desk.trainer is None and self._saved_here():
                 offers.append("restore")
         self.publisher.post(offers=tuple(offers))

@@ -1,0 +1,196 @@
+"""The explorer as a person uses it from code; a page is not needed (F10, F12, F36, F38, T6)."""
+
+import gc
+import threading
+import weakref
+
+import pytest
+import torch
+from ipywidgets.widgets import widget as widget_module
+
+from sae_widget import SuperpositionExplorer, explorer as explorer_module
+from sae_widget.config import TrainConfig
+
+QUICK = {"architecture": "topk", "d_sae": 24, "k": 4, "steps": 40, "batch_size": 64, "corpus_tokens": 600}
+
+
+@pytest.fixture
+def make(tiny_gpt2_dir, sae_widget_home):
+    made = []
+
+    def _make(text="It was the best of times.", **given):
+        made.append(SuperpositionExplorer(text, **{"model": str(tiny_gpt2_dir), "layer": 1} | QUICK | given))
+        return made[-1]
+
+    yield _make
+    for explorer in made:
+        explorer.close()
+
+
+def test_everything_seen_can_be_had(make):
+    explorer = make()
+    assert explorer.train(blocking=True) is None
+    assert explorer.sae.W_dec.shape == (24, 32)
+    assert len(explorer.history) == 40
+    assert explorer.features.prompt.mean.shape == (24,)
+    assert explorer.activations.texts == ("It was the best of times.",)
+    assert explorer.language_model.n_layer == 3
+    assert explorer.settings == TrainConfig(architecture="topk", d_sae=24, k=4, steps=40, batch_size=64)
+    assert explorer.status.startswith("Trained 40 steps")
+    explorer.selected_feature = 5
+    assert explorer.wait(30)
+    assert explorer.state.card.feature == 5
+    with pytest.raises(ValueError, match="selected_feature must be between 0 and 23, got 24"):
+        explorer.selected_feature = 24
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "words"),
+    [
+        ({"d_sea": 16}, TypeError, "did you mean 'd_sae'"),
+        ({"d_sae": 0}, ValueError, "d_sae must be between 1"),
+        ({"learning_rate": float("nan")}, ValueError, "learning_rate must be"),
+        ({"preset": "the original"}, ValueError, "preset must be"),
+        ({"hook_name": "blocks.3"}, ValueError, "hook_name must be one of"),
+        ({"layer": "3"}, TypeError, "layer must be"),
+        ({"corpus": 3}, TypeError, "corpus must be"),
+    ],
+)
+def test_bad_arguments_are_refused_by_name(given, error, words):
+    threads = threading.active_count()
+    with pytest.raises(error, match=words):
+        SuperpositionExplorer(**given)
+    assert threading.active_count() == threads
+
+
+@pytest.mark.parametrize("text", [b"bytes", 3, ["a", "b"]])
+def test_a_text_of_another_type_is_refused(text):
+    with pytest.raises(TypeError, match="text must be a string, got"):
+        SuperpositionExplorer(text)
+
+
+def test_a_lone_surrogate_is_replaced(make):
+    explorer = make("half \ud83d an emoji")
+    assert explorer.wait(30)
+    assert explorer.activations.texts[0].startswith("half ")
+    assert "\ud83d" not in explorer.activations.texts[0]
+
+
+def test_the_layer_is_fitted_to_the_model(make):
+    explorer = make(layer=None)
+    assert explorer.wait(30)
+    assert explorer.state.layer == 2
+    explorer = make(layer=11)
+    assert explorer.wait(30)
+    assert explorer.state.layer == 2
+
+
+def test_pause_resume_stop_from_code(make):
+    explorer = make(steps=100_000)
+    explorer.train()
+    while explorer.state.status.phase != "training":
+        assert explorer.state.status.phase != "failed", explorer.status
+    explorer.pause()
+    assert explorer.wait(30)
+    assert explorer.state.status.phase == "paused"
+    steps = len(explorer.history)
+    explorer.resume()
+    while len(explorer.history) <= steps:
+        assert explorer.state.status.phase != "failed", explorer.status
+    explorer.stop()
+    assert explorer.wait(30)
+    assert "Stopped at step" in explorer.status
+
+
+def test_save_and_load(make, tmp_path):
+    explorer = make()
+    with pytest.raises(ValueError, match="no SAE to save"):
+        explorer.save(tmp_path / "early")
+    explorer.train(blocking=True)
+    explorer.state.feature_names = {3: "vowels"}
+    explorer.save(tmp_path / "run")
+    again = SuperpositionExplorer.load(tmp_path / "run")
+    try:
+        assert again.wait(30)
+        assert again.state.feature_names == {3: "vowels"}
+        assert again.settings == explorer.settings
+        assert again.state.text == explorer.state.text
+        x = explorer.activations.values
+        assert torch.allclose(again.sae(x), explorer.sae(x), atol=1e-4)
+    finally:
+        again.close()
+
+
+def test_a_closed_explorer_says_so(make):
+    explorer = make()
+    explorer.train()
+    explorer.close()
+    explorer.close()
+    for use in (explorer.train, explorer.stop, explorer.wait, lambda: explorer.read("x")):
+        with pytest.raises(RuntimeError, match="this explorer is closed"):
+            use()
+
+
+def rerun(monkeypatch, make, times):
+    """Construct explorers as one notebook cell that is run again and again."""
+    references = []
+    for n in range(times):
+        monkeypatch.setattr(explorer_module, "_cell_and_run", lambda n=n: ("cell:one", f"run {n}"))
+        explorer = SuperpositionExplorer("a text", **make)
+        assert explorer.wait(60)
+        references.append(weakref.ref(explorer))
+    return explorer, references
+
+
+def test_running_a_cell_again_frees_the_old_explorer(monkeypatch, tiny_gpt2_dir, sae_widget_home):
+    given = {"model": str(tiny_gpt2_dir), "layer": 1} | QUICK
+    first, _ = rerun(monkeypatch, given, 1)
+    widgets, threads = len(widget_module._instances), threading.active_count()
+    last, references = rerun(monkeypatch, given, 5)
+    with pytest.raises(RuntimeError):
+        first.train()
+    del first
+    gc.collect()
+    assert [r() for r in references[:-1]] == [None] * 4
+    assert len(widget_module._instances) <= widgets
+    assert threading.active_count() <= threads
+    last.close()
+    assert not any(t.name.startswith("sae_widget") for t in threading.enumerate())
+
+
+def test_two_explorers_of_one_run_stay(monkeypatch, make):
+    monkeypatch.setattr(explorer_module, "_cell_and_run", lambda: ("cell:two", "run 1"))
+    one, two = make(), make()
+    assert one.wait(30)
+    assert two.wait(30)
+    monkeypatch.setattr(explorer_module, "_cell_and_run", lambda: ("cell:two", "run 2"))
+    three = make()
+    for old in (one, two):
+        with pytest.raises(RuntimeError):
+            old.train()
+    assert three.wait(30)
+
+
+def test_explorers_of_one_name_replace_each_other(make):
+    one, other, two = make(name="a"), make(name="b"), make(name="a")
+    with pytest.raises(RuntimeError):
+        one.train()
+    assert other.wait(30)
+    assert two.wait(30)
+
+
+def test_nothing_is_left_after_close(make):
+    before = set(widget_module._instances)
+    explorer = make()
+    explorer.train(blocking=True)
+    explorer.close()
+    gc.collect()
+    assert set(widget_module._instances) <= before
+
+
+def test_polled_mode_trains_while_the_cell_waits(make, monkeypatch):
+    monkeypatch.setenv("SAE_WIDGET_POLL", "1")
+    explorer = make()
+    explorer.train(blocking=True)
+    assert len(explorer.history) == 40
+    assert explorer.features is not None
