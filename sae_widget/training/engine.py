@@ -54,7 +54,7 @@ class Engine:
         self.work = Workspace(d_in, d_sae, self.batches.batch_size, config, center_input)
         self.moments = Flat(d_in, d_sae), Flat(d_in, d_sae)
         self.since = torch.zeros(d_sae, dtype=torch.int64)  # tokens since each feature fired
-        self._count = torch.zeros(())  # Adam's
+        self._count = torch.zeros((), dtype=torch.float32)  # Adam's
         self._everything: torch.Tensor | None = None  # [n_kept, d_in] scaled, when batches are full
         self.fast: FastEpochs | None = None
         self._fixed_set = FixedSet(position, config.seed, self.read)

@@ -45,12 +45,12 @@ class Workspace:
 
     def resize(self, batch_size: int) -> None:
         """Make the buffers for another batch size."""
-        self.target = torch.empty(batch_size, self.d_in)  # x - b_dec
-        self.error = torch.empty(batch_size, self.d_in)  # sae_out - x
-        self.pre = torch.empty(batch_size, self.d_sae)  # hidden_pre
-        self.acts = torch.empty(batch_size, self.d_sae)  # feature_acts
-        self.scratch = torch.empty(batch_size, self.d_sae)
-        self.ones = torch.ones(batch_size)
+        self.target = torch.empty(batch_size, self.d_in, dtype=torch.float32)  # x - b_dec
+        self.error = torch.empty(batch_size, self.d_in, dtype=torch.float32)  # sae_out - x
+        self.pre = torch.empty(batch_size, self.d_sae, dtype=torch.float32)  # hidden_pre
+        self.acts = torch.empty(batch_size, self.d_sae, dtype=torch.float32)  # feature_acts
+        self.scratch = torch.empty(batch_size, self.d_sae, dtype=torch.float32)
+        self.ones = torch.ones(batch_size, dtype=torch.float32)
 
     def forward(self, x: torch.Tensor) -> None:
         """Fill ``target``, ``pre``, ``acts`` and ``error`` (their first rows, for a short ``x``).

@@ -69,8 +69,8 @@ class FastEpochs:
         self.acts = _slots(self.most, n, work.d_sae + 1).fill_(1.0)  # a last column of ones: b_dec's input
         features = self.acts[:, :, :-1]
         self.slots = [(e, a, a.t(), f) for e, a, f in zip(self.errors, self.acts, features, strict=True)]
-        self.grad_pre = torch.empty(n, work.d_sae)
-        self.count, self.l1 = torch.zeros(()), torch.zeros(1, 1)
+        self.grad_pre = torch.empty(n, work.d_sae, dtype=torch.float32)
+        self.count, self.l1 = torch.zeros((), dtype=torch.float32), torch.zeros(1, 1, dtype=torch.float32)
         self.rest = (~first).nonzero()[:, 0]
         self.totals = spread(x), spread(x[self.rest])
         self.before: tuple[torch.Tensor, ...] = ()
@@ -178,5 +178,5 @@ def tokens_since_fired(fired: np.ndarray, since: np.ndarray, n: int) -> np.ndarr
 def _slots(count: int, rows: int, columns: int) -> torch.Tensor:
     """``[count, rows, columns]`` zeros, each slot on a cache line: a product's last bit can hang on that."""
     stride = -(-rows * columns // 16) * 16
-    return torch.zeros(count * stride).as_strided((count, rows, columns), (stride, columns, 1))
+    return torch.zeros(count * stride, dtype=torch.float32).as_strided((count, rows, columns), (stride, columns, 1))
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from sae_widget.training.gradients import Workspace
 
 # Planted directions are often drawn with the same small seed; a start that is the answer would prove nothing.
-TIED_SEED = 0x5AE << 32
+TIED_SEED = 0x5AE5AE5A
 
 
 def check_start(start: SAE, config: TrainConfig, d_in: int) -> None:
@@ -47,14 +47,14 @@ def random_start(work: Workspace) -> None:
     """
     config, p = work.config, work.params
     if config.tied_init:
-        p.W_dec.normal_(generator=torch.Generator().manual_seed(config.seed + TIED_SEED))
+        p.W_dec.normal_(generator=torch.Generator().manual_seed(config.seed ^ TIED_SEED))
         work.unit_norm()
         p.W_enc.copy_(p.W_dec)
         return
     generator = torch.Generator().manual_seed(config.seed)
     for weight, bias in ((p.W_enc, p.b_enc), (p.W_dec.t(), p.b_dec)):  # [outputs, inputs], as nn.Linear has them
         bound = 1.0 / math.sqrt(weight.shape[1])
-        weight.copy_(torch.empty(weight.shape).uniform_(-bound, bound, generator=generator))
+        weight.copy_(torch.empty(weight.shape, dtype=torch.float32).uniform_(-bound, bound, generator=generator))
         bias.uniform_(-bound, bound, generator=generator)
     if config.unit_norm_decoder:
         work.unit_norm()
