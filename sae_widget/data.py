@@ -20,8 +20,9 @@ PIECE_CHARS = 4_000
 
 
 def pieces(texts: list[str], seed: int = 0) -> list[str]:
-    """Cut texts into pieces of about ``PIECE_CHARS`` and shuffle them, so that the first thousand
-    tokens already come from everywhere.
+    """Cut texts into pieces of about ``PIECE_CHARS`` characters and shuffle them.
+
+    So the first thousand tokens already come from everywhere.
 
     Args:
         texts: the corpus.

@@ -16,6 +16,7 @@ from sae_widget.config import HOOK_NAMES, TrainConfig, refuse_unknown
 from sae_widget.runner import Runner
 from sae_widget.state import ExplorerState
 from sae_widget.views import VIEWS
+from sae_widget.views.clock import PageClock
 from sae_widget.views.pane import close_everything
 from sae_widget.views.selection import selection_for
 
@@ -67,20 +68,23 @@ class SuperpositionExplorer(W.VBox):
             raise ValueError(f"preset must be 'original tutorial' or None, got {preset!r}")
         if preset:
             inputs = {"corpus": "text", "hook_name": "final_norm", "prepend_bos": False} | inputs
-        inputs["settings"] = (
-            TrainConfig.original_tutorial(**given) if preset else TrainConfig().changed(**given)
-        )
+        inputs["settings"] = TrainConfig.original_tutorial(**given) if preset else TrainConfig().changed(**given)
         _check_inputs(inputs)
         self._layer_given = "layer" in inputs
         inputs.setdefault("layer", _default_layer(inputs.get("model", "auto")))
         _replace_predecessor(self, name)
         self.state = ExplorerState(**inputs)
-        self._runner = Runner(self.state, polled=_polled())
+        polled = _polled()
+        self._runner = Runner(self.state, polled=polled)
         self._closed = False
         super().__init__()
         self.add_class("sae-widget")
         self._views = [view(self.state) for view in VIEWS]
         self.children = _arrange({view.name: view.widget for view in self._views})
+        if polled:
+            clock, publisher = PageClock(), self._runner.publisher
+            clock.observe(lambda _change: publisher.flush(), names=["ticks"])
+            self.children = [*self.children, clock]
         self.layout.width = "100%"
         self.state.observe(self._fit_layer, names=["language_model"])
         self._runner.start()
@@ -188,9 +192,7 @@ class SuperpositionExplorer(W.VBox):
         features, folder = self.state.features, Path(path)
         folder.mkdir(parents=True, exist_ok=True)
         save_sae(features.sae, folder, None if features.stats is None else features.stats.tensors())
-        site = {
-            key: getattr(self.state, key) for key in ("layer", "hook_name", "prepend_bos", "text", "corpus")
-        }
+        site = {key: getattr(self.state, key) for key in ("layer", "hook_name", "prepend_bos", "text", "corpus")}
         names = {str(key): value for key, value in self.state.feature_names.items()}
         settings = {f.name: getattr(self.settings, f.name) for f in fields(TrainConfig)}
         model = self.state.language_model.name if self.state.language_model else self.state.model
@@ -275,11 +277,7 @@ def _check_inputs(inputs: dict[str, Any]) -> None:
 def _checked_text(text: object) -> str:
     if not isinstance(text, str):
         raise TypeError(f"text must be a string, got {type(text).__name__}")
-    return (
-        text.encode("utf-8", "replace").decode("utf-8")
-        if any("\ud800" <= c <= "\udfff" for c in text)
-        else text
-    )
+    return text.encode("utf-8", "replace").decode("utf-8") if any("\ud800" <= c <= "\udfff" for c in text) else text
 
 
 def _default_layer(model: str) -> int:

@@ -160,6 +160,7 @@ class Muon:
         self.momentum = [torch.zeros_like(p) for p, _ in params]
 
     def step(self) -> None:
+        """Apply the gradients once."""
         import torch
 
         with torch.no_grad():
@@ -228,7 +229,8 @@ class PretrainRun:
         self.train_ids, self.valid_ids = encode_texts(out, texts), encode_texts(out, valid)
         self.end_id = int(self.train_ids[0])
         self.model = new_model(config, self.end_id)
-        matrices = [(p, 3 if "c_attn" in n else 1) for n, p in self.model.transformer.h.named_parameters() if p.ndim == 2]
+        blocks = self.model.transformer.h.named_parameters()
+        matrices = [(p, 3 if "c_attn" in n else 1) for n, p in blocks if p.ndim == 2]
         names = {id(p) for p, _ in matrices}
         rest = [p for p in self.model.parameters() if id(p) not in names]
         self.muon = Muon(matrices, config.muon_lr, config.weight_decay)
@@ -274,7 +276,6 @@ class PretrainRun:
 
     def run(self, *, until: float = math.inf, save_every: float = 300.0) -> None:
         """Train to the planned number of tokens, or until the clock says ``until``."""
-        import torch
         from tqdm import tqdm
 
         config, started = self.config, time.monotonic()
@@ -294,7 +295,8 @@ class PretrainRun:
                 bar.set_postfix(loss=f"{loss:.3f}", lr=f"{scale:.2f}", refresh=False)
             if self.step % 250 == 0:
                 valid = held_out_loss(self.model, self.valid_ids[:20_000], config.n_positions)
-                tqdm.write(f"step {self.step}: train {loss:.3f}, held out {valid:.3f} (perplexity {math.exp(valid):.1f})")
+                words = f"held out {valid:.3f} (perplexity {math.exp(valid):.1f})"
+                tqdm.write(f"step {self.step}: train {loss:.3f}, {words}")
             if time.monotonic() - saved > save_every:
                 self.save()
                 saved = time.monotonic()

@@ -7,9 +7,10 @@ import psutil
 import pytest
 import torch
 
+from sae_widget.autosave import saved_runs
 from sae_widget.config import TrainConfig
 from sae_widget.features import feature_stats
-from sae_widget.runner import Runner
+from sae_widget.runner import Runner, work
 from sae_widget.runner.desk import Desk
 from sae_widget.state import ExplorerState
 
@@ -208,8 +209,10 @@ def test_any_fault_of_the_worker_is_a_sentence_and_train_works_again(start, plac
     said = []
     state.observe(lambda change: said.append(change["new"]), names=["status"])
     setattr(runner.desk, place, broken)
-    state.text = "something else"
-    runner.command("train")
+    if place == "read":
+        state.text = "something else"
+    else:
+        runner.command("train")
     assert runner.wait(60)
     assert any("the disk is on fire" in status.message and status.trouble for status in said)
     setattr(runner.desk, place, original)
@@ -221,7 +224,7 @@ def test_any_fault_of_the_worker_is_a_sentence_and_train_works_again(start, plac
 
 def test_too_wide_for_the_memory_is_refused_before_anything_is_made(start, monkeypatch):
     state, runner = start(settings=QUICK.changed(d_sae=100_000))
-    monkeypatch.setenv("MEM_LIMIT", str(psutil.Process().memory_info().rss + 800 * 10**6))
+    monkeypatch.setenv("MEM_LIMIT", str(psutil.Process().memory_info().rss + 500 * 10**6))
     runner.command("train")
     assert runner.wait(60)
     assert state.status.trouble
@@ -316,3 +319,30 @@ def test_the_original_tutorial_trains_on_the_text_alone(start):
     assert state.features.sae.W_enc.shape == (32, 16)
     assert runner.desk.corpus.n_tokens == len(TEXT)
     assert state.features.prompt.counted.all()
+
+
+def test_a_running_training_is_saved_now_and_then(start, monkeypatch):
+    monkeypatch.setattr(work, "FIRST_SAVE", 0.1)
+    monkeypatch.setattr(work, "SAVE_EVERY", 0.2)
+    state, runner = start(settings=QUICK.changed(steps=100_000))
+    runner.command("train")
+    until(lambda: len(saved_runs()) == 1)
+    assert saved_runs()[0].info["layer"] == 2
+    assert state.status.phase == "training"
+    runner.command("stop")
+    assert runner.wait(30)
+    assert len(saved_runs()) == 1
+
+
+def test_a_full_disk_is_a_sentence_and_the_training_goes_on(start, monkeypatch):
+    def full(*_args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(work, "autosave", full)
+    state, runner = start()
+    said = []
+    state.observe(lambda change: said.append(change["new"].message), names=["status"])
+    train(runner)
+    assert len(state.history) == 60
+    assert state.features is not None
+    assert any("No space left" in message and "stays in memory" in message for message in said)

@@ -110,9 +110,7 @@ class Desk:
         if self.model is None:
             raise ValueError("no language model is loaded yet")
         if corpus == "text":
-            self.corpus = get_activations(
-                self.model, text, self.layer, self.hook_name, prepend_bos=self.prepend_bos
-            )
+            self.corpus = get_activations(self.model, text, self.layer, self.hook_name, prepend_bos=self.prepend_bos)
             self._corpus_key = key
             return
         parts: list[Activations] = []
@@ -161,9 +159,7 @@ class Desk:
         words = f"your SAE, {self.site_words}, step {self.trainer.step:,}"
         return self.show(sae, stats, words, skip_first=skip, keep=final)
 
-    def show(
-        self, sae: SAE, stats: FeatureStats | None, source: str, *, skip_first: bool, keep: bool
-    ) -> Shown:
+    def show(self, sae: SAE, stats: FeatureStats | None, source: str, *, skip_first: bool, keep: bool) -> Shown:
         """Put an SAE on show; ``keep`` remembers it for this site."""
         self._shown = Shown(sae, stats, source, skip_first)
         if keep:
@@ -181,9 +177,7 @@ class Desk:
             here, there = (f"{model} {hook} {layer}" for model, layer, hook in (self.site, made))
             raise ValueError(f"this SAE was trained on {there}, the explorer reads {here}")
         if self.prompt is not None and self.prompt.d_in != sae.d_in:
-            raise ValueError(
-                f"this SAE reads {sae.d_in} dimensions, {self.site_words} has {self.prompt.d_in}"
-            )
+            raise ValueError(f"this SAE reads {sae.d_in} dimensions, {self.site_words} has {self.prompt.d_in}")
         self.show(sae, stats, source, skip_first=bool(sae.metadata.get("skip_first", True)), keep=True)
 
     def forget_training(self) -> None:
@@ -198,14 +192,8 @@ class Desk:
         if shown is None:
             return None
         if self.prompt is not None and self.prompt.d_in != shown.sae.d_in:
-            raise ValueError(
-                f"the SAE reads {shown.sae.d_in} dimensions, {self.site_words} has {self.prompt.d_in}"
-            )
-        prompt = (
-            None
-            if self.prompt is None
-            else prompt_features(shown.sae, self.prompt, skip_first=shown.skip_first)
-        )
+            raise ValueError(f"the SAE reads {shown.sae.d_in} dimensions, {self.site_words} has {self.prompt.d_in}")
+        prompt = None if self.prompt is None else prompt_features(shown.sae, self.prompt, skip_first=shown.skip_first)
         self._version += 1
         return Features(shown.sae, shown.stats, prompt, shown.source, self._version)
 

@@ -41,11 +41,7 @@ class ModelLoading:
     def words(self) -> str:
         """What is going on, for the status line."""
         what = (
-            "the bundled model"
-            if self.name == "bundled"
-            else "a language model"
-            if self.name == "auto"
-            else self.name
+            "the bundled model" if self.name == "bundled" else "a language model" if self.name == "auto" else self.name
         )
         return f"Loading {what}{self.megabytes}"
 

@@ -196,9 +196,7 @@ class Loop:
         known = isinstance(fault, (ValueError, TypeError, OSError, ModelLoadError))
         said = str(fault) if known else f"{type(fault).__name__}: {fault}"
         said = said if said.endswith((".", "!", ")")) else said + "."
-        self._say(
-            "failed", f"{said} What was shown before is kept; change the setting and try again.", trouble=True
-        )
+        self._say("failed", f"{said} What was shown before is kept; change the setting and try again.", trouble=True)
 
     def _wake(self) -> None:
         with self._cond:

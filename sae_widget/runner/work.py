@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sae_widget.autosave import autosave, load_run, run_name, saved_runs
+from sae_widget.checkpoint import SaeFileError
 from sae_widget.runner.desk import Desk
 from sae_widget.runner.loading import ModelLoading
 from sae_widget.runner.loop import DEBOUNCE, Loop
@@ -18,11 +19,15 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from sae_widget.autosave import SavedRun
+    from sae_widget.features import FeatureStats
+    from sae_widget.sae.base import SAE
     from sae_widget.state import ExplorerState
 
 log = logging.getLogger("sae_widget")
 SLICE = 0.05
 """Seconds of training between two looks at the inputs."""
+FIRST_SAVE, SAVE_EVERY = 5.0, 30.0
+"""Seconds of training before the first automatic save, and between two."""
 NOTICE = 6.0
 """Seconds for which a sentence about trouble stays while the training goes on."""
 
@@ -33,7 +38,7 @@ class Runner(Loop):
     def __init__(self, state: ExplorerState, *, polled: bool = False) -> None:
         self.desk = Desk()
         self._history: History | None = None
-        self._run = ""
+        self._run = self._unsaved = ""
         self._path = Path()
         super().__init__(state, polled=polled)
 
@@ -116,9 +121,7 @@ class Runner(Loop):
         if feature is None or shown is None or not 0 <= feature < shown.sae.d_sae:
             return
         if self.desk.corpus is None and self._job is None:
-            for _ in self.desk.read_training_data(
-                self._example_corpus(), self.state.corpus_tokens, self.state.text
-            ):
+            for _ in self.desk.read_training_data(self._example_corpus(), self.state.corpus_tokens, self.state.text):
                 if self._poked:  # a person is waiting for something else; the examples come after it
                     with self._cond:
                         self._dirty.setdefault("selected", time.monotonic() + DEBOUNCE)
@@ -142,9 +145,7 @@ class Runner(Loop):
             return
         self._paused = True
         self._show_training(final=False)
-        self._say(
-            "paused", f"Paused at step {self._status.step:,}. Resume goes on as if nothing had happened."
-        )
+        self._say("paused", f"Paused at step {self._status.step:,}. Resume goes on as if nothing had happened.")
 
     def _do_resume(self) -> None:
         if self._job is not None and self._paused:
@@ -161,9 +162,8 @@ class Runner(Loop):
             return
         step, began = self._status.step, self.desk.trainer is not None
         self._end_job()
-        words = (
-            f"Stopped at step {step:,}. The SAE is kept; Continue goes on from here." if began else "Stopped."
-        )
+        kept = self._unsaved or " The SAE is kept; Continue goes on from here."
+        words = f"Stopped at step {step:,}.{kept}" if began else "Stopped."
         self._say("ready", words)
 
     def _do_reset(self) -> None:
@@ -218,19 +218,17 @@ class Runner(Loop):
         else:
             assert self.desk.trainer is not None
             trainer = self.desk.trainer
-            more = (
-                trainer.step + state.settings.steps
-                if trainer.step >= trainer.config.steps
-                else trainer.config.steps
-            )
+            more = trainer.step + state.settings.steps if trainer.step >= trainer.config.steps else trainer.config.steps
             trainer.reconfigure(replace(state.settings, steps=more))
         yield from self._steps(trainer)
         self._show_training(final=True)
-        self._say("ready", f"Trained {trainer.step:,} steps. Click a feature to see what it does.")
+        words = self._unsaved or " Click a feature to see what it does."
+        self._say("ready", f"Trained {trainer.step:,} steps.{words}", trouble=bool(self._unsaved))
 
     def _steps(self, trainer: Any) -> Generator[None, None, None]:
         assert self._history is not None
         tick, shown, cost = 0.0, time.monotonic(), 0.0
+        save_at = shown + FIRST_SAVE
         for record in trainer.run():
             self._history.append(record)
             now = time.monotonic()
@@ -241,6 +239,9 @@ class Runner(Loop):
                 self._show_training(final=False)
                 shown = time.monotonic()
                 cost = shown - now
+            if now >= save_at:
+                self._autosave(trainer.sae(), None)
+                save_at = time.monotonic() + SAVE_EVERY
             yield
         self._progress(self._history.last)
 
@@ -268,10 +269,17 @@ class Runner(Loop):
         shown = self.desk.show_training(final=final)
         self._show_features()
         if final and self.desk.trainer.step:
-            try:
-                autosave(shown.sae, shown.stats, self.desk.trainer.config, self._run)
-            except OSError as fault:
-                log.warning("autosave failed: %s", fault)
+            self._autosave(shown.sae, shown.stats)
+
+    def _autosave(self, sae: SAE, stats: FeatureStats | None) -> None:
+        """Write the SAE to disk; a full disk is worth a sentence, not the end of the training."""
+        self._unsaved = ""
+        try:
+            autosave(sae, stats, self.state.settings, self._run)
+        except (OSError, SaeFileError) as fault:
+            log.warning("autosave failed: %s", fault)
+            self._unsaved = f" It could not be saved to disk ({fault}) and stays in memory: free some space."
+            self._say(self._status.phase, f"The SAE is trained on.{self._unsaved}", trouble=True)
 
     def _show_features(self) -> None:
         features = self.desk.features()
