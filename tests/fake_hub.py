@@ -62,18 +62,14 @@ class _Handler(BaseHTTPRequestHandler):
             repo = about.group(1)
             if self._refuse(repo, self.server.refusals):
                 return
-            self._send(
-                json.dumps(_model_info(repo, self.server.repos[repo])).encode(), send_body, "application/json"
-            )
+            self._send(json.dumps(_model_info(repo, self.server.repos[repo])).encode(), send_body, "application/json")
         elif file := re.fullmatch(r"/([\w./-]+?)/resolve/\w+/([\w.-]+)", path):
             repo = file.group(1)
             if self._refuse(repo, self.server.refusals) or self._refuse(repo, self.server.file_refusals):
                 return
             found = self.server.repos[repo] / file.group(2)
             if found.is_file():
-                self._send(
-                    found.read_bytes(), send_body, "application/octet-stream", found.suffix == ".safetensors"
-                )
+                self._send(found.read_bytes(), send_body, "application/octet-stream", found.suffix == ".safetensors")
             else:
                 self._error(404, "EntryNotFound")
         else:

@@ -87,9 +87,7 @@ def test_parts_of_a_block_equal_hooks(network: Any) -> None:
     handles = [
         attention.register_forward_hook(lambda m, i, o: caught.__setitem__("attn_out", o[0])),
         block.mlp.register_forward_hook(lambda m, i, o: caught.__setitem__("mlp_out", o)),
-        block.register_forward_hook(
-            lambda m, i, o: caught.__setitem__("post", o[0] if isinstance(o, tuple) else o)
-        ),
+        block.register_forward_hook(lambda m, i, o: caught.__setitem__("post", o[0] if isinstance(o, tuple) else o)),
         block.register_forward_pre_hook(lambda m, i: caught.__setitem__("pre", i[0])),
     ]
     ids = torch.arange(14).reshape(2, 7)

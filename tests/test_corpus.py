@@ -66,9 +66,7 @@ def test_the_offset_counts_the_byte_order_mark(tmp_path: Path) -> None:
 
 
 def test_nothing_there(tmp_path: Path) -> None:
-    with pytest.raises(
-        ValueError, match=r"there is no corpus .*: give 'documentation', a text file or a folder"
-    ):
+    with pytest.raises(ValueError, match=r"there is no corpus .*: give 'documentation', a text file or a folder"):
         corpus_texts(tmp_path / "missing.txt")
     with pytest.raises(ValueError, match=r"no \.txt files in"):
         corpus_texts(tmp_path)

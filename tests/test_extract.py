@@ -111,9 +111,7 @@ def test_rows_are_what_the_model_computes_for_their_window(tiny_gpt2: Any) -> No
     torch.testing.assert_close(read.values[begin : begin + 64], expected, atol=1e-5, rtol=1e-5)
     assert read.spans[begin].tolist() == [189, 189]
     assert read.spans[begin + 1].tolist() == [189, 190]
-    assert read.notes == (
-        f"900 tokens; this model reads 63 at a time, so the text was read in {n_windows} windows.",
-    )
+    assert read.notes == (f"900 tokens; this model reads 63 at a time, so the text was read in {n_windows} windows.",)
 
 
 @pytest.mark.parametrize(("n", "windows"), [(1, 1), (63, 1), (64, 1), (65, 2), (128, 2), (5000, 79)])
@@ -128,8 +126,7 @@ def test_lengths_around_the_context(tiny_gpt2: Any, n: int, windows: int) -> Non
 def test_several_long_texts_have_one_note(tiny_gpt2: Any) -> None:
     read = get_activations(tiny_gpt2, ["x" * 70, "y", "z" * 130], 0)
     assert read.notes == (
-        "2 texts are longer than the 64 tokens that this model reads at a time, "
-        "so they were read in 5 windows.",
+        "2 texts are longer than the 64 tokens that this model reads at a time, so they were read in 5 windows.",
     )
 
 

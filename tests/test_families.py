@@ -18,9 +18,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=5,
 )
-FIELDS = sorted(
-    {name for f in FAMILIES.values() for name in (f.d_in, f.n_layer, f.n_head, f.n_positions, f.d_mlp)}
-)
+FIELDS = sorted({name for f in FAMILIES.values() for name in (f.d_in, f.n_layer, f.n_head, f.n_positions, f.d_mlp)})
 
 
 def test_gpt2s_own_sizes() -> None:

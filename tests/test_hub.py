@@ -144,9 +144,7 @@ def test_cancel_ends_a_download_within_a_second(online: FakeHub) -> None:
     assert not [t for t in threading.enumerate() if t.name == "sae_widget-download"]
 
 
-def test_a_pickle_is_refused_before_it_is_downloaded(
-    online: FakeHub, tmp_path: Path, tiny_gpt2_dir: Path
-) -> None:
+def test_a_pickle_is_refused_before_it_is_downloaded(online: FakeHub, tmp_path: Path, tiny_gpt2_dir: Path) -> None:
     folder = copy_of(tiny_gpt2_dir, tmp_path / "pickle")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     online.repos["somebody/pickle"] = folder
@@ -204,9 +202,7 @@ def test_what_the_child_says_about_an_exception() -> None:
     assert describe(outer)["fault"] == "disk"
 
 
-def test_the_cache_cannot_be_written(
-    online: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_cache_cannot_be_written(online: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a-file").write_text("in the way")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "a-file" / "below"))
     with pytest.raises(ModelLoadError, match="cannot be written to"):
@@ -250,15 +246,11 @@ def test_a_damaged_copy_says_what_to_delete(online: FakeHub, tiny_gpt2_dir: Path
     snapshot = put_into_cache(tiny_gpt2_dir, "gpt2")
     weights = snapshot / "model.safetensors"
     os.truncate(weights, weights.stat().st_size // 2)
-    with pytest.raises(
-        DamagedModelError, match=r"The cached copy of gpt2 is damaged. Delete .*models--gpt2 and load"
-    ):
+    with pytest.raises(DamagedModelError, match=r"The cached copy of gpt2 is damaged. Delete .*models--gpt2 and load"):
         load_model("gpt2")
 
 
-@pytest.mark.parametrize(
-    "name", ["", "a b", "../x/y", "nul\0l", "a/b/c/d", "<script>", "x" * 300, "a--b", "-x"]
-)
+@pytest.mark.parametrize("name", ["", "a b", "../x/y", "nul\0l", "a/b/c/d", "<script>", "x" * 300, "a--b", "-x"])
 def test_names_that_are_no_names(name: str) -> None:
     with pytest.raises(ModelLoadError):
         load_model(name)

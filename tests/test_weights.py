@@ -15,9 +15,7 @@ from sae_widget.activations.base import DamagedModelError, ModelLoadError
 from sae_widget.activations.families import check_config
 from sae_widget.activations.weights import check_weights, shard_names, weight_files
 
-SIZES = check_config({"model_type": "gpt2", "n_embd": 24, "n_layer": 1, "n_head": 2, "vocab_size": 30}, "x")[
-    1
-]
+SIZES = check_config({"model_type": "gpt2", "n_embd": 24, "n_layer": 1, "n_head": 2, "vocab_size": 30}, "x")[1]
 
 
 @pytest.fixture

@@ -57,9 +57,7 @@ def language_model(network: Any, tokenizer: Any, name: str, label: str | None = 
     )
 
 
-def build_model(
-    folder: Path, config: dict[str, Any], family: Family, *, name: str, label: str
-) -> LanguageModel:
+def build_model(folder: Path, config: dict[str, Any], family: Family, *, name: str, label: str) -> LanguageModel:
     """Build the network of a directory in float32 on the CPU; only safetensors, no code of the model's own.
 
     Args:
@@ -122,13 +120,9 @@ def _load_tokenizer(folder: Path, config: dict[str, Any], label: str) -> Any:
         raise ModelLoadError(f"{label} has no tokenizer (tokenizer.json, or vocab.json and merges.txt).")
     try:
         with _quiet_transformers():
-            tokenizer = tokenizer_class.from_pretrained(
-                str(folder), local_files_only=True, trust_remote_code=False
-            )
+            tokenizer = tokenizer_class.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except Exception as error:
-        raise DamagedModelError(
-            f"{label}: its tokenizer is damaged ({_why(error)}). Nothing was loaded."
-        ) from error
+        raise DamagedModelError(f"{label}: its tokenizer is damaged ({_why(error)}). Nothing was loaded.") from error
     for role in ("bos_token", "eos_token"):
         token_id = config.get(f"{role}_id")
         if getattr(tokenizer, role) is None and isinstance(token_id, int):
@@ -139,9 +133,7 @@ def _load_tokenizer(folder: Path, config: dict[str, Any], label: str) -> Any:
 
 def _check_vocabulary(tokenizer: Any, sizes: Sizes, label: str) -> None:
     if not getattr(tokenizer, "is_fast", False):
-        raise ModelLoadError(
-            f"{label} has a tokenizer that gives no character positions. Nothing was loaded."
-        )
+        raise ModelLoadError(f"{label} has a tokenizer that gives no character positions. Nothing was loaded.")
     known = max(tokenizer.get_vocab().values(), default=-1) + 1
     if not sizes.vocab_size - MAX_UNUSED_IDS <= known <= sizes.vocab_size:
         raise ModelLoadError(

@@ -54,9 +54,7 @@ def _files(path: Path) -> list[Path]:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}.") from error
     if exists:
         raise ValueError(f"{path} is neither a file nor a folder.")
-    raise ValueError(
-        f"there is no corpus {str(path)!r}: give 'documentation', a text file or a folder of .txt files."
-    )
+    raise ValueError(f"there is no corpus {str(path)!r}: give 'documentation', a text file or a folder of .txt files.")
 
 
 def _read(file: Path) -> str:

@@ -89,9 +89,7 @@ def get_activations(
     )
 
 
-def encode_text(
-    tokenizer: Any, text: str, special_tokens: bool = False
-) -> tuple[str, np.ndarray, np.ndarray]:
+def encode_text(tokenizer: Any, text: str, special_tokens: bool = False) -> tuple[str, np.ndarray, np.ndarray]:
     """Token ids of a text, and the characters ``[start, end)`` that each token belongs to.
 
     Tokens that are bytes of one character all have that character's span. A tokenizer that normalises its
@@ -155,15 +153,11 @@ def _windows(
         windows = _trimmed(windows, int(limit), len(start))
     if not windows:
         short = max_tokens is not None and rows
-        raise ValueError(
-            "max_tokens leaves no room behind the start token; raise it." if short else EMPTY_TEXT
-        )
+        raise ValueError("max_tokens leaves no room behind the start token; raise it." if short else EMPTY_TEXT)
     return windows, tuple(read), _notes(windows, len(start), room, stopped, texts, tuple(read))
 
 
-def _cut(
-    index: int, ids: np.ndarray, spans: np.ndarray, start: list[int], room: int, row: int
-) -> list[_Window]:
+def _cut(index: int, ids: np.ndarray, spans: np.ndarray, start: list[int], room: int, row: int) -> list[_Window]:
     """One text in windows of at most ``room`` tokens behind the start token, whose span is empty."""
     windows = []
     for at in range(0, len(ids), room):
@@ -206,8 +200,7 @@ def _notes(
     if len(cut) == 1:
         n_tokens = sum(len(window.ids) - n_start for window in windows if window.text_index in cut)
         notes.append(
-            f"{n_tokens:,} tokens; this model reads {room:,} at a time, "
-            f"so the text was read in {n_windows:,} windows."
+            f"{n_tokens:,} tokens; this model reads {room:,} at a time, so the text was read in {n_windows:,} windows."
         )
     elif cut:
         notes.append(
@@ -220,9 +213,7 @@ def _notes(
     return notes
 
 
-def _run(
-    model: LanguageModel, windows: list[_Window], layer: int, hook_name: str, batch_tokens: int
-) -> torch.Tensor:
+def _run(model: LanguageModel, windows: list[_Window], layer: int, hook_name: str, batch_tokens: int) -> torch.Tensor:
     """Activations of all windows, ``[n_tokens, d_in]``; windows of one length run together, never padded."""
     values = torch.empty(_end(windows), model.d_in, dtype=torch.float32, device="cpu")
     by_length: dict[int, list[_Window]] = {}
@@ -233,12 +224,8 @@ def _run(
             size = max(1, batch_tokens // length)
             for at in range(0, len(group), size):
                 batch = group[at : at + size]
-                ids = torch.from_numpy(np.stack([window.ids for window in batch])).to(
-                    model.device
-                )  # [batch, pos]
-                found = _read_site(model, ids, layer, hook_name).to(
-                    "cpu", torch.float32
-                )  # [batch, pos, d_in]
+                ids = torch.from_numpy(np.stack([window.ids for window in batch])).to(model.device)  # [batch, pos]
+                found = _read_site(model, ids, layer, hook_name).to("cpu", torch.float32)  # [batch, pos, d_in]
                 if not bool(torch.isfinite(found).all()):
                     raise ValueError(_where_not_finite(model, ids, layer, hook_name))
                 for window, rows in zip(batch, found, strict=True):
@@ -267,9 +254,7 @@ def _where_not_finite(model: LanguageModel, ids: torch.Tensor, layer: int, hook_
         resid = model.adapter.block(number, resid).resid_post
         kind, at = _kind(resid), layer_name(number, "resid_post", model.n_layer)
         number += 1
-    where = (
-        f"layer {number} ({at})" if kind else f"layer {layer} ({layer_name(layer, hook_name, model.n_layer)})"
-    )
+    where = f"layer {number} ({at})" if kind else f"layer {layer} ({layer_name(layer, hook_name, model.n_layer)})"
     return (
         f"model output is {kind or 'NaN'} at {where}: {model.label} has damaged weights. "
         "Nothing was trained on it; load another model."

@@ -89,9 +89,7 @@ def read_config(path: Path, label: str) -> dict[str, Any]:
     """
     try:
         if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise ModelLoadError(
-                f"{label}: {path.name} is larger than 1 MB, so it was not read. Nothing was loaded."
-            )
+            raise ModelLoadError(f"{label}: {path.name} is larger than 1 MB, so it was not read. Nothing was loaded.")
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ModelLoadError(
@@ -113,15 +111,11 @@ def check_config(config: dict[str, Any], label: str) -> tuple[Family, Sizes]:
         ModelLoadError: own code (``auto_map``), an unknown family, or sizes that no model has.
     """
     if config.get("auto_map"):
-        raise ModelLoadError(
-            f"{label} brings its own code, which is never run. Choose a model without 'auto_map'."
-        )
+        raise ModelLoadError(f"{label} brings its own code, which is never run. Choose a model without 'auto_map'.")
     model_type = config.get("model_type")
     family = FAMILIES.get(model_type) if isinstance(model_type, str) else None
     if family is None:
-        raise ModelLoadError(
-            f"{label} is of type {model_type!r}, which cannot be read. Supported: {family_names()}."
-        )
+        raise ModelLoadError(f"{label} is of type {model_type!r}, which cannot be read. Supported: {family_names()}.")
     if config.get("add_cross_attention") or config.get("is_encoder_decoder"):
         raise ModelLoadError(f"{label} reads a second text (cross-attention), which is not supported.")
     given = dict(config)
@@ -130,9 +124,7 @@ def check_config(config: dict[str, Any], label: str) -> tuple[Family, Sizes]:
             given.setdefault(name, given[alias])
     values = _DEFAULTS[family.model_type] | given
     d_in = _size(values, family.d_in, 1, 20_000, label)
-    d_mlp = (
-        _size(values, family.d_mlp, 1, 100_000, label) if values.get(family.d_mlp) is not None else 4 * d_in
-    )
+    d_mlp = _size(values, family.d_mlp, 1, 100_000, label) if values.get(family.d_mlp) is not None else 4 * d_in
     sizes = Sizes(
         d_in=d_in,
         n_layer=_size(values, family.n_layer, 1, 200, label),
@@ -154,8 +146,7 @@ def _size(values: dict[str, Any], name: str, low: int, high: int, label: str) ->
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         shown = repr(value)[:40]
         raise ModelLoadError(
-            f"{label}: {name} in config.json must be between {low:,} and {high:,}, got {shown}. "
-            "Nothing was loaded."
+            f"{label}: {name} in config.json must be between {low:,} and {high:,}, got {shown}. Nothing was loaded."
         )
     return value
 

@@ -56,9 +56,7 @@ def describe(error: BaseException) -> dict[str, Any]:
             }
         if isinstance(seen, OSError) and seen.errno is not None and seen.filename is not None:
             return {"fault": "disk", "errno": seen.errno, "words": seen.strerror or ""}
-        if (
-            isinstance(seen, OSError) and seen.errno == 28
-        ):  # "no space left", which carries no file name on write
+        if isinstance(seen, OSError) and seen.errno == 28:  # "no space left", which carries no file name on write
             return {"fault": "disk", "errno": 28, "words": seen.strerror or ""}
         seen = seen.__cause__ or seen.__context__
     return {"fault": "network", "words": type(error).__name__}

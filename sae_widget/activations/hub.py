@@ -72,9 +72,7 @@ def cached_snapshot(repo: str) -> Path | None:
         try:
             reference = folder / "refs" / "main"
             snapshots = [folder / "snapshots" / reference.read_text().strip()] if reference.is_file() else []
-            snapshots += sorted(
-                (folder / "snapshots").glob("*"), key=lambda p: p.stat().st_mtime, reverse=True
-            )
+            snapshots += sorted((folder / "snapshots").glob("*"), key=lambda p: p.stat().st_mtime, reverse=True)
             for snapshot in snapshots:
                 if is_complete(snapshot):
                     return snapshot
@@ -93,9 +91,7 @@ def is_complete(snapshot: Path) -> bool:
     if (snapshot / WEIGHTS).is_file():
         return True
     try:
-        return (snapshot / INDEX).is_file() and all(
-            (snapshot / n).is_file() for n in shard_names(snapshot / INDEX, "")
-        )
+        return (snapshot / INDEX).is_file() and all((snapshot / n).is_file() for n in shard_names(snapshot / INDEX, ""))
     except ModelLoadError:
         return False
 
@@ -245,9 +241,7 @@ def _fault(repo: str, line: dict[str, Any]) -> str:
     if line["fault"] == "disk":
         where = cache_folder()
         if line["errno"] in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):
-            return (
-                f"The disk is full: {repo} does not fit into {where}. {KEPT} Free some space and try again."
-            )
+            return f"The disk is full: {repo} does not fit into {where}. {KEPT} Free some space and try again."
         reason = line["words"].lower()
         return f"{repo} cannot be written to {where} ({reason}). {KEPT} Set HF_HOME to another folder."
     return f"The connection to {host_name()} broke while {repo} came ({line['words']}). {KEPT} {RETRY}"

@@ -104,15 +104,11 @@ def _load_folder(folder: Path, name: str, label: str, cancel: threading.Event) -
         family, sizes = check_config(config, label)
         tokenizer_config = folder / "tokenizer_config.json"
         if tokenizer_config.is_file() and read_config(tokenizer_config, label).get("auto_map"):
-            raise ModelLoadError(
-                f"{label} brings its own tokenizer code, which is never run. Choose another."
-            )
+            raise ModelLoadError(f"{label} brings its own tokenizer code, which is never run. Choose another.")
         check_weights(weight_files(folder, label), sizes, label)
         files = [(file.name, file.stat()) for file in sorted(folder.iterdir())]
     except OSError as error:
-        raise ModelLoadError(
-            f"{label} cannot be read: {error.strerror or error}. Nothing was loaded."
-        ) from error
+        raise ModelLoadError(f"{label} cannot be read: {error.strerror or error}. Nothing was loaded.") from error
     key = (str(folder), *((file, stat.st_size, stat.st_mtime_ns) for file, stat in files))
 
     def build() -> LanguageModel:

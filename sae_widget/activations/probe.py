@@ -68,9 +68,7 @@ class _Question:
             self.connection, target = _connection(self.path)
             self.connection.connect()
             self.connected = True
-            self.connection.request(
-                "GET", target, headers={"User-Agent": "sae-widget", "Host": endpoint().netloc}
-            )
+            self.connection.request("GET", target, headers={"User-Agent": "sae-widget", "Host": endpoint().netloc})
             response = self.connection.getresponse()
             self.status, self.headers = response.status, dict(response.headers.items())
         except (OSError, http.client.HTTPException, ValueError) as error:
@@ -140,13 +138,9 @@ def refusal(repo: str, status: int, code: str = "") -> str:
     if status == 401 and has_token():
         return f"{host_name()} does not accept this machine's sign-in (401) for {repo}: {sign_in}"
     if status == 401:
-        return (
-            f"{repo} is private or does not exist (401). Check the spelling; for a private model, {sign_in}"
-        )
+        return f"{repo} is private or does not exist (401). Check the spelling; for a private model, {sign_in}"
     if status == 429:
-        return (
-            f"{host_name()} says that it was asked too often (429). Wait a few minutes and try again. {KEPT}"
-        )
+        return f"{host_name()} says that it was asked too often (429). Wait a few minutes and try again. {KEPT}"
     if status >= 500:
         return f"{host_name()} has a fault of its own ({status}) and sent no {repo}. Try again later. {KEPT}"
     return f"{host_name()} refused {repo} ({status}). {KEPT}"
@@ -165,9 +159,7 @@ def _connection(path: str) -> tuple[http.client.HTTPConnection, str]:
         return kind(hub.hostname, hub.port, timeout=STEP_SECONDS), target
     way = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
     if not secure:
-        return http.client.HTTPConnection(
-            way.hostname or "", way.port, timeout=STEP_SECONDS
-        ), hub.geturl() + path
+        return http.client.HTTPConnection(way.hostname or "", way.port, timeout=STEP_SECONDS), hub.geturl() + path
     connection = http.client.HTTPSConnection(way.hostname or "", way.port, timeout=STEP_SECONDS)
     connection.set_tunnel(hub.hostname, hub.port)
     return connection, target
@@ -181,9 +173,7 @@ def _unreachable(repo: str, error: BaseException, connected: bool) -> str:
     elif isinstance(error, ConnectionRefusedError):
         reason = "the connection was refused"
     elif isinstance(error, TimeoutError):
-        reason = (
-            "it was reached but sent no answer in time" if connected else "no connection came about in time"
-        )
+        reason = "it was reached but sent no answer in time" if connected else "no connection came about in time"
     elif isinstance(error, OSError):
         reason = (error.strerror or type(error).__name__).lower()
     else:

@@ -99,9 +99,7 @@ def token_labels(tokenizer: Any, ids: Sequence[int]) -> tuple[str, ...]:
     """
     ids = [int(i) for i in ids]
     unique = list(dict.fromkeys(ids))
-    drawn = {
-        i: label_bytes(b) or f"<id {i}>" for i, b in zip(unique, token_bytes(tokenizer, unique), strict=True)
-    }
+    drawn = {i: label_bytes(b) or f"<id {i}>" for i, b in zip(unique, token_bytes(tokenizer, unique), strict=True)}
     return tuple(drawn[i] for i in ids)
 
 

@@ -65,9 +65,7 @@ def shard_names(index: Path, label: str) -> list[str]:
         names = sorted(set(weight_map.values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedModelError(f"{label}: {index.name} cannot be read. Nothing was loaded.") from error
-    if not names or any(
-        not isinstance(n, str) or Path(n).name != n or not n.endswith(".safetensors") for n in names
-    ):
+    if not names or any(not isinstance(n, str) or Path(n).name != n or not n.endswith(".safetensors") for n in names):
         raise ModelLoadError(
             f"{label}: {index.name} names files that are not safetensors beside it. Nothing was loaded."
         )
