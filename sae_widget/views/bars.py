@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anywidget
@@ -10,6 +11,7 @@ import numpy as np
 from traitlets import Dict, Int, List, Unicode
 
 from sae_widget.state import MEASURES
+from sae_widget.views.axes import nice_ticks, set_ticks
 from sae_widget.views.base import read_static
 from sae_widget.views.pane import Pane
 from sae_widget.views.selection import GuardedWidget, selection_for
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 BARS = 64
 """Bars on a page; bqplot stays quick up to a few hundred, and more could not be told apart."""
-MARGIN = {"top": 10, "bottom": 36, "left": 58, "right": 12}
+MARGIN = {"top": 10, "bottom": 38, "left": 58, "right": 12}
 MEASURE_WORDS = {
     "mean": ("mean", "Mean activation over the tokens of the text"),
     "max": ("max", "Largest activation in the text"),
@@ -59,12 +61,17 @@ class ActivationBars(Pane):
 
         self._order_key: Any = None
         self.x_scale, self.y_scale = bq.OrdinalScale(), bq.LinearScale(min=0)
-        self.x_axis = bq.Axis(scale=self.x_scale, label="feature", label_offset="28px", grid_lines="none")
+        self.x_axis = bq.Axis(  # the bridge writes the numbers: only those for which there is room
+            scale=self.x_scale,
+            label="feature",
+            label_offset="28px",
+            grid_lines="none",
+            tick_style={"display": "none"},
+        )
         self.y_axis = bq.Axis(
             scale=self.y_scale,
             side="left",
             label="activation",
-            num_ticks=5,
             label_offset="44px",
             tick_format=".3~g",
         )
@@ -74,12 +81,13 @@ class ActivationBars(Pane):
             padding=0.25,
             stroke_width=0,
             selected_style={"fill": "var(--sae-selected)"},
-            unselected_style={"opacity": "0.55"},
+            unselected_style={"opacity": "0.7"},
         )
         self.figure = bq.Figure(
             marks=[self.bars],
             axes=[self.x_axis, self.y_axis],
             fig_margin=MARGIN,
+            padding_y=0.0,
             animation_duration=0,
             display_toolbar=False,
             layout=W.Layout(width="100%", height="220px", min_width="0"),
@@ -109,7 +117,7 @@ class ActivationBars(Pane):
         self.go_there = W.Button(tooltip="Turn to the page with the selected feature")
         for button, step in ((self.back, -1), (self.forth, 1)):
             button.add_class("sae-small")
-            self.on_press(button, lambda step=step: self._turn(step))
+            self.on_press(button, partial(self._turn, step))
         self.go_there.add_class("sae-chip")
         self.on_press(self.go_there, self._go_there)
         row = W.HBox([self.back, self.where, self.forth, self.go_there])
@@ -155,10 +163,10 @@ class ActivationBars(Pane):
             self.bars.x = ids.astype(np.int32)
             self.bars.y = values
             self.bars.selected = [shown.index(self.state.selected)] if self.state.selected in shown else None
-        self.x_axis.tick_values = np.asarray(shown[:: tick_step(shown)], dtype=np.int32)
+        set_ticks(self.y_axis, nice_ticks(0.0, float(values.max()) if len(values) else 0.0))
         with self.bridge.hold_sync():
             self.bridge.ids = shown
-            self.bridge.dead = [i for i, gone in zip(shown, dead) if gone]
+            self.bridge.dead = [i for i, gone in zip(shown, dead, strict=True) if gone]
             self.bridge.names = names
             self.bridge.measure = measure_words(self.state)
             self.bridge.empty = empty
@@ -178,9 +186,6 @@ class ActivationBars(Pane):
             self.go_there.layout.display = ""
         else:
             self.go_there.layout.display = "none"
-        self.y_axis.label = {"mean": "mean activation", "max": "max activation"}.get(
-            state.measure, "activation"
-        )
 
     def _page_of_selected(self) -> int | None:
         selected = self.state.selected
@@ -201,19 +206,6 @@ class ActivationBars(Pane):
     def _turn_to(self, turned: int) -> None:
         before, self._turned = getattr(self, "_turned", 0), turned
         self._turn(1 if turned > before else -1)
-
-
-def tick_step(ids: list[int], pixels: int = 420) -> int:
-    """Every how many bars a number fits below them.
-
-    Args:
-        ids: feature numbers of the page.
-        pixels: width of a narrow pane.
-    """
-    if not ids:
-        return 1
-    label = 8 * len(str(max(ids))) + 12
-    return max(1, -(-len(ids) * label // pixels))
 
 
 def measure_words(state: Any) -> str:

@@ -77,7 +77,7 @@ def clean_name(name: str) -> str:
 
 
 def card_data(state: ExplorerState) -> dict[str, Any]:
-    """The card of the selected feature as it goes to the page; only ``empty`` when there is nothing to tell."""
+    """The card of the selected feature as it goes to the page; only ``empty`` when nothing is selected."""
     features, selected = state.features, state.selected
     if features is None or selected is None or not 0 <= selected < features.sae.d_sae:
         return {"empty": NOTHING_SELECTED}
@@ -106,21 +106,17 @@ def facts(features: Features, feature: int) -> tuple[tuple[str, str, str], ...]:
     if stats is not None:
         share = float(stats.frequency[feature])
         fires = "never fired" if stats.dead[feature] else f"fires on {percent(share)}"
-        found.append(
-            (f"{fires} of {stats.n_tokens:,} tokens", "", "Share of the corpus on which it is above zero")
-        )
+        found.append((f"{fires} of {stats.n_tokens:,} tokens", "", "Share of the corpus on which it is above zero"))
         found.append(("max", f"{float(stats.max[feature]):.3g}", "Its largest activation in the corpus"))
     if features.prompt is not None:
-        found.append(
-            ("max here", f"{float(features.prompt.max[feature]):.3g}", "Its largest activation in the text")
-        )
+        found.append(("max here", f"{float(features.prompt.max[feature]):.3g}", "Its largest activation in the text"))
     norm = float(features.sae.W_dec[feature].norm())
     found.append(("decoder norm", f"{norm:.3g}", "Length of what it writes; 1 with a unit-norm decoder"))
     return tuple(found)
 
 
 def strongest_tokens(features: Features, feature: int) -> list[list[Any]]:
-    """The tokens of the text on which a feature fires most: ``[index, label, activation]``, strongest first."""
+    """The tokens of the text on which a feature fires: ``[index, label, activation]``, strongest first."""
     if features.prompt is None:
         return []
     acts = features.prompt.of_feature(feature)  # [n_tokens]

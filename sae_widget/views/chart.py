@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import anywidget
 import ipywidgets as W
 import numpy as np
-from traitlets import Bool, Dict, List, Unicode
+from traitlets import Dict, List, Unicode
 
+from sae_widget.views.axes import log_ticks, nice_ticks, set_ticks, span
 from sae_widget.views.base import read_static
 from sae_widget.views.pane import Pane
 from sae_widget.views.selection import GuardedWidget
@@ -22,7 +23,8 @@ SECONDS_BETWEEN_DRAWS = 0.125
 """At most eight draws a second, whatever the training does."""
 SERIES = ("loss", "reconstruction", "sparsity")
 WORDS = {"loss": "total", "reconstruction": "reconstruction", "sparsity": "sparsity"}
-MARGIN = {"top": 8, "bottom": 34, "left": 58, "right": 12}
+DASHES = {"loss": "", "reconstruction": "long", "sparsity": "dot"}
+MARGIN = {"top": 8, "bottom": 38, "left": 58, "right": 12}
 NOTHING_YET = "Nothing has been trained here yet. Press Train: the losses are drawn while it runs."
 TUTORIAL_EPOCHS = (100, 200, 300, 400, 500)
 
@@ -36,7 +38,6 @@ class ChartReadout(GuardedWidget):
     margin = Dict().tag(sync=True)
     empty = Unicode(help="said over an empty chart").tag(sync=True)
     note = Unicode(help="a sentence below the legend").tag(sync=True)
-    log = Bool().tag(sync=True)
 
 
 class LossChart(Pane):
@@ -45,7 +46,7 @@ class LossChart(Pane):
     name = "chart"
     question = "How is training going?"
     reads = ("history", "history_tick", "log_loss", "settings", "status", "faults")
-    pace = {"history_tick": SECONDS_BETWEEN_DRAWS}
+    pace: ClassVar[dict[str, float]] = {"history_tick": SECONDS_BETWEEN_DRAWS}
     counts_in_head = False
 
     def build_content(self) -> list[W.Widget]:
@@ -53,50 +54,32 @@ class LossChart(Pane):
         import bqplot as bq
 
         self.x_scale = bq.LinearScale()
-        self.y_scales = {False: bq.LinearScale(), True: bq.LogScale()}
-        self.unplaced.extend(self.y_scales.values())
-        self.x_axis = bq.Axis(
-            scale=self.x_scale, label="step", num_ticks=6, label_offset="26px", grid_lines="none"
-        )
-        self.y_axis = bq.Axis(
-            scale=self.y_scales[False],
-            side="left",
-            label="loss",
-            num_ticks=5,
-            label_offset="44px",
-            tick_format=".3~g",
-        )
-        self.lines = bq.Lines(
-            scales={"x": self.x_scale, "y": self.y_scales[False]},
-            colors=[f"var(--sae-{name})" for name in SERIES],
-            stroke_width=1.6,
-            labels=[WORDS[name] for name in SERIES],
-        )
+        self.y_scales = {False: bq.LinearScale(min=1.0, max=10.0), True: bq.LogScale(min=1.0, max=10.0)}
+        self.x_axis = bq.Axis(scale=self.x_scale, label="step", label_offset="30px", grid_lines="none")
+        self.y_axes = {  # an axis does not survive a change of its scale, so there are two
+            log_scale: bq.Axis(scale=scale, side="left", label="loss", label_offset="44px", tick_format=".3~g")
+            for log_scale, scale in self.y_scales.items()
+        }
+        self.lines = bq.Lines(scales={"x": self.x_scale, "y": self.y_scales[True]}, stroke_width=1.6)
         self.figure = bq.Figure(
-            marks=[self.lines],
-            axes=[self.x_axis, self.y_axis],
+            axes=[self.x_axis, self.y_axes[True]],
             fig_margin=MARGIN,
             animation_duration=0,
             display_toolbar=False,
             layout=W.Layout(width="100%", height="230px", min_width="0"),
         )
+        self.unplaced = [self.lines, *self.y_axes.values()]
         self.scale_toggle = W.ToggleButtons(
             options=[("log", True), ("linear", False)],
             tooltips=[
                 "Equal steps are equal ratios: small late gains stay visible",
                 "Equal steps are equal amounts",
             ],
-            style=W.ToggleButtonsStyle(button_width="52px"),
+            style=W.ToggleButtonsStyle(button_width="auto"),
         )
         self.scale_toggle.add_class("sae-corner")
         self.watch(self.scale_toggle, "value", lambda value: setattr(self.state, "log_loss", bool(value)))
-        self.readout = ChartReadout(
-            lines=self.lines,
-            series=[
-                [WORDS[name], f"var(--sae-{name})", dash] for name, dash in zip(SERIES, ("", "long", "dot"))
-            ],
-            margin=MARGIN,
-        )
+        self.readout = ChartReadout(lines=self.lines, margin=MARGIN)
         plot = W.Box([self.figure], layout=W.Layout(width="100%", min_width="0", overflow="hidden"))
         plot.add_class("sae-plot")
         return [self.scale_toggle, plot, self.readout]
@@ -105,51 +88,70 @@ class LossChart(Pane):
         """Send the decimated lines in one message."""
         log_scale, history = self.state.log_loss, self.state.history
         self.scale_toggle.value = log_scale
-        steps, values = loss_lines(history, log_scale)
-        if self.y_axis.scale is not self.y_scales[log_scale]:
-            self.lines.scales = {"x": self.x_scale, "y": self.y_scales[log_scale]}
-            self.y_axis.scale = self.y_scales[log_scale]
-        with self.lines.hold_sync():
-            self.lines.x = steps
-            self.lines.y = values
+        steps, losses = loss_lines(history, log_scale)
+        if losses:
+            with self.lines.hold_sync():
+                self.lines.colors = [f"var(--sae-{name})" for name in losses]
+                self.lines.labels = [WORDS[name] for name in losses]
+                self.lines.x = steps
+                self.lines.y = np.stack(list(losses.values()))
+        self._set_scales(log_scale, steps, losses)
+        self.figure.marks = [self.lines] if losses else []  # a line without a point is an error in the page
         with self.readout.hold_sync():
-            self.readout.log = log_scale
-            self.readout.empty = "" if len(steps) else NOTHING_YET
+            self.readout.series = [[WORDS[name], f"var(--sae-{name})", DASHES[name]] for name in losses]
+            self.readout.empty = "" if losses else NOTHING_YET
             self.readout.note = epoch_words(history, self.state.settings)
-        with self.head.hold_sync():
-            running = self.state.status.phase in ("training", "stopping")
-            if not running or not self.head.summary:
-                self.head.summary = summary(history)
+        if self.state.status.phase not in ("training", "stopping") or not self.head.summary:
+            self.head.summary = summary(history)
+
+    def _set_scales(self, log_scale: bool, steps: np.ndarray, losses: dict[str, np.ndarray]) -> None:
+        axis, scale = self.y_axes[log_scale], self.y_scales[log_scale]
+        low, high = span(np.stack(list(losses.values()))) if losses else (1.0, 10.0)
+        if low == high:
+            low, high = (low / 2, high * 2) if log_scale else (low - 1, high + 1)
+        with scale.hold_sync():  # always told: a scale that has just lost its line has no range of its own
+            scale.min, scale.max = low, high
+        with self.x_scale.hold_sync():
+            self.x_scale.min, self.x_scale.max = (None, None) if losses else (1.0, 10.0)
+        if axis not in self.figure.axes:
+            self.lines.scales = {"x": self.x_scale, "y": scale}
+            self.figure.axes = [self.x_axis, axis]
+        set_ticks(self.x_axis, nice_ticks(*(span(steps) if losses else (1.0, 10.0))))
+        set_ticks(axis, log_ticks(low, high) if log_scale else nice_ticks(low, high))
 
     def _redraw(self, change: Any) -> None:
         if change is None or change.name != "status" or change.old.phase != change.new.phase:
             super()._redraw(change)
 
 
-def loss_lines(history: History | None, log_scale: bool) -> tuple[np.ndarray, np.ndarray]:
-    """What is drawn: steps ``[n]`` and losses ``[3, n]`` float64, with gaps where a value cannot be drawn.
+def loss_lines(history: History | None, log_scale: bool) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """What is drawn: steps ``[n]`` and the losses by name, each ``[n]`` float64, at most ``MAX_POINTS`` long.
+
+    Values that cannot be drawn are nan, a gap; a loss that has no others is left out (TopK: sparsity).
 
     Args:
-        history: of the run; None or empty gives empty arrays.
-        log_scale: also leave a gap where a loss is zero or negative.
+        history: of the run; None or empty gives nothing.
+        log_scale: whether zero and less cannot be drawn.
     """
     if history is None or len(history) == 0:
-        return np.zeros(0), np.zeros((len(SERIES), 0))
+        return np.zeros(0), {}
     found = history.series(("step", *SERIES), MAX_POINTS)
-    values = np.stack([np.asarray(found[name], dtype=np.float64) for name in SERIES])  # [3, n]
-    drawable = np.isfinite(values) & (values > 0) if log_scale else np.isfinite(values)
-    return np.asarray(found["step"], dtype=np.float64), np.where(drawable, values, np.nan)
+    losses = {}
+    for name in SERIES:
+        drawable = np.isfinite(found[name])
+        drawable[drawable] &= found[name][drawable] > 0 if log_scale else True
+        if drawable.any() and (name == "loss" or np.any(found[name][drawable] != 0)):
+            losses[name] = np.where(drawable, found[name], np.nan)
+    return (found["step"], losses) if losses else (np.zeros(0), {})
 
 
 def epoch_words(history: History | None, settings: Any) -> str:
-    """The losses at epochs 100, 200 ... 500 of a run of the original tutorial, where each step is one epoch."""
-    tutorial = (
-        settings.batch_size == 0 and settings.lr_schedule == "halving" and settings.loss_reduction == "mean"
-    )
+    """The losses at epochs 100, 200 ... 500 of a run of the original tutorial; a step is an epoch."""
+    tutorial = settings.batch_size == 0 and settings.lr_schedule == "halving" and settings.loss_reduction == "mean"
     if not tutorial or history is None or len(history) == 0:
         return ""
     found = history.series(("step", "loss"), MAX_POINTS)
-    losses = {round(step): loss for step, loss in zip(found["step"], found["loss"]) if np.isfinite(step)}
+    losses = {round(step): loss for step, loss in zip(found["step"], found["loss"], strict=True) if np.isfinite(step)}
     told = [f"{epoch}: {losses[epoch]:.4f}" for epoch in TUTORIAL_EPOCHS if epoch in losses]
     return f"Loss at epoch {', '.join(told)}" if told else ""
 
@@ -159,6 +161,7 @@ def summary(history: History | None) -> str:
     if history is None or len(history) == 0:
         return "Loss chart: nothing trained yet."
     last = history.last
+    assert last is not None
     first = history.series(("step", "loss"), MAX_POINTS)["loss"][0]
     return (
         f"Loss chart, {last.step:,} steps: total loss from {first:.4g} to {last.loss:.4g}; at the end "

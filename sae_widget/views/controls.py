@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import ipywidgets as W
 
@@ -17,10 +17,11 @@ class Controls(Pane):
     name = "controls"
     question = "What should it learn, and from what?"
     reads = (
-        "model", "text", "layer", "hook_name", "prepend_bos", "corpus", "corpus_tokens", "settings", "refused",
-        "language_model", "activations", "history", "status", "weights", "layout", "rows", "measure", "faults",
-    )  # fmt: skip
-    pace = {"status": 0.4}
+        *("model", "text", "layer", "hook_name", "prepend_bos", "corpus", "corpus_tokens", "settings"),
+        *("refused", "language_model", "activations", "history", "status", "faults"),
+        *("weights", "layout", "rows", "measure"),  # a preset sets them too
+    )
+    pace: ClassVar[dict[str, float]] = {"status": 0.4}
 
     def build_content(self) -> list[W.Widget]:
         """The two halves of the form."""

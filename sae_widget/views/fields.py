@@ -98,10 +98,8 @@ class Entry:
         show: Callable[[], str],
         write: Callable[[str], None],
         hint: Callable[[], str] | None = None,
-        long_label: str = "",
     ) -> None:
         self.pane, self.name, self.label, self.tooltip = pane, name, label, tooltip
-        self.long_label = long_label or label
         self.show, self.write, self.hint = show, write, hint
         self.box = described(W.Text, label, tooltip, continuous_update=False)
         self.below = W.Label(layout=W.Layout(display="none"))
@@ -127,7 +125,7 @@ class Entry:
         try:
             self.write(typed)
         except (ValueError, TypeError) as fault:
-            message = sentence(fault, self.name, self.long_label, kept)
+            message = sentence(fault, self.name, self.label or self.name, kept)
             state.refused = {**state.refused, self.name: message}
         else:
             state.refused = {name: text for name, text in state.refused.items() if name != self.name}
@@ -137,14 +135,13 @@ class Entry:
 def setting(pane: Pane, name: str, label: str, tooltip: str, *, is_whole: bool, **more: Any) -> Entry:
     """An entry for one field of ``state.settings``; the limits are those of ``TrainConfig``."""
     state = pane.state
-    words = more.get("long_label", label)
 
     def show() -> str:
         value = getattr(state.settings, name)
         return f"{value:,}" if is_whole and name != "seed" else f"{value:g}" if not is_whole else str(value)
 
     def write(typed: str) -> None:
-        value = whole(typed, words) if is_whole else number(typed, words)
+        value = whole(typed, label) if is_whole else number(typed, label)
         state.settings = state.settings.changed(**{name: value})
 
     return Entry(pane, name, label, tooltip, show, write, **more)

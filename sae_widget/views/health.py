@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import ipywidgets as W
 from traitlets import Int, List, Unicode
@@ -24,7 +24,7 @@ EV_BROKEN = 0.0
 FIRST_TOKEN_FLATTERS = 0.15
 """Position 0 can hold most of the variance: a gap this wide tells of one token, not of the features."""
 L0_FINE = 0.1
-"""Share of the features on at once; in the recovery of known features those runs succeeded that stayed below."""
+"""Share of the features on at once; where known features were recovered, it stayed below this."""
 L0_BROKEN = 0.3
 """With more than this share on at once the runs reconstructed everything and found nothing."""
 DEAD_FINE = 0.1
@@ -73,7 +73,7 @@ class HealthRow(Pane):
     name = "health"
     question = "Is it any good?"
     reads = ("features", "history", "history_tick", "status", "activations", "settings", "faults")
-    pace = {"history_tick": 0.5, "status": 0.5}
+    pace: ClassVar[dict[str, float]] = {"history_tick": 0.5, "status": 0.5}
     counts_in_head = False
 
     def build_content(self) -> list[W.Widget]:
@@ -156,32 +156,26 @@ def _variance(numbers: Numbers) -> Card:
         "Explained variance",
         _decimal(value),
         _word(value, value >= EV_FINE, value < EV_BROKEN),
-        "Share of the activations' variance that the reconstruction keeps, position 0 left out; 1 is perfect, 0 is "
-        f"no better than the mean. Fine from {EV_FINE:g}, broken below {EV_BROKEN:g}. "
+        "Share of the activations' variance that the reconstruction keeps, position 0 left out; 1 is perfect "
+        f"and 0 no better than the mean. Fine from {EV_FINE:g}, broken below {EV_BROKEN:g}. "
         "Try: more steps, more features, a weaker penalty or a larger k.",
     )
 
 
 def _variance_with_first(numbers: Numbers, first_share: float) -> Card:
-    value, gap = (
-        numbers.explained_variance_with_first,
-        numbers.explained_variance_with_first - numbers.explained_variance,
-    )
-    flattered = gap > FIRST_TOKEN_FLATTERS
+    value = numbers.explained_variance_with_first
+    flattered = value - numbers.explained_variance > FIRST_TOKEN_FLATTERS
     word = _word(value, value >= EV_FINE and not flattered, value < EV_BROKEN)
-    share = (
-        ""
-        if math.isnan(first_share)
-        else f" In this text position 0 holds {first_share:.0%} of the squared norm."
-    )
     warning = " The first token flatters it here: go by the number without it." if flattered else ""
+    if not math.isnan(first_share):
+        warning += f" In this text position 0 holds {first_share:.0%} of the squared norm."
     return Card(
         "explained_variance_with_first",
         "… with position 0",
         _decimal(value),
         word,
-        "The same with the first position of each window, whose activation is often a hundred times larger than any "
-        f"other.{warning}{share} Look when it is more than {FIRST_TOKEN_FLATTERS:g} above the number without. "
+        "The same with the first position of each window, whose activation is often a hundred times larger "
+        f"than any other.{warning} Look when it is more than {FIRST_TOKEN_FLATTERS:g} above the number without. "
         "Try: leave position 0 out of training.",
     )
 
@@ -193,9 +187,9 @@ def _l0(numbers: Numbers) -> Card:
         "L0, features on per token",
         "–" if math.isnan(value) else f"{value:,.1f}",
         _word(value, value >= 1 and share <= L0_FINE, share > L0_BROKEN or value <= 0),
-        f"How many of the {numbers.d_sae:,} features fire on a token, on average. Fine from 1 up to {L0_FINE:.0%} of "
-        f"them, broken above {L0_BROKEN:.0%}: then nothing is taken apart. Try: a stronger penalty or a smaller k when "
-        "it is high, the reverse when it is below 1.",
+        f"How many of the {numbers.d_sae:,} features fire on a token, on average. Fine from 1 up to "
+        f"{L0_FINE:.0%} of them, broken above {L0_BROKEN:.0%}: then nothing is taken apart. "
+        "Try: a stronger penalty or a smaller k when it is high, the reverse when it is below 1.",
     )
 
 
@@ -206,9 +200,9 @@ def _dead(numbers: Numbers) -> Card:
         "Dead features",
         f"{numbers.dead:,} of {numbers.d_sae:,}",
         _word(share, share <= DEAD_FINE, share > DEAD_BROKEN),
-        "Features that never fired on the tokens that were looked at; they take room and explain nothing. Fine up to "
-        f"{DEAD_FINE:.0%}, broken above {DEAD_BROKEN:.0%}. Try: a lower learning rate, a weaker penalty, centred "
-        "activations, or fewer features.",
+        "Features that never fired on the tokens that were looked at; they take room and explain nothing. "
+        f"Fine up to {DEAD_FINE:.0%}, broken above {DEAD_BROKEN:.0%}. "
+        "Try: a lower learning rate, a weaker penalty, centred activations, or fewer features.",
     )
 
 

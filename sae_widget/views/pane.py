@@ -28,6 +28,7 @@ def theme_css() -> str:
         pairs = {
             **palette.SERIES[theme],
             "bar": palette.BAR[theme],
+            "selected": "#0b61c4" if theme == "light" else "#6db6ff",
             "missing": palette.MISSING[theme],
             "low": palette.SEQUENTIAL[theme][0],
             "high": palette.SEQUENTIAL[theme][4],
@@ -44,7 +45,9 @@ def theme_css() -> str:
     return "\n".join(
         [
             f".sae-pane {{ {blocks['light']} }}",
-            f"@media (prefers-color-scheme: dark) {{ html:not([theme]) > {unsaid} .sae-pane {{ {blocks['dark']} }} }}",
+            "@media (prefers-color-scheme: dark) {",
+            f"  html:not([theme]) > {unsaid} .sae-pane {{ {blocks['dark']} }}",
+            "}",
             f"[data-jp-theme-light='false'] .sae-pane, .vscode-dark .sae-pane, html[theme='dark'] .sae-pane "
             f"{{ {blocks['dark']} }}",
         ]
@@ -67,8 +70,8 @@ class PaneHead(GuardedWidget):
 class Pane(View):
     """A view whose widget is a header over its content.
 
-    ``pace`` says how many seconds must lie between two drawings caused by one trait; the last change is always
-    drawn. Names of the traits that come with every training step belong there.
+    ``pace`` says how many seconds must lie between two drawings caused by one trait; the last change is
+    always drawn. Names of the traits that come with every training step belong there.
     """
 
     question: ClassVar[str] = ""
@@ -146,9 +149,7 @@ class Pane(View):
                 handle(value)
             except Exception as fault:  # noqa: BLE001  (it would be swallowed by the kernel, unseen)
                 log.exception("an input of view %s failed", self.name)
-                self.show_fault(
-                    f"That did not work ({type(fault).__name__}: {fault}). Nothing else was changed."
-                )
+                self.show_fault(f"That did not work ({type(fault).__name__}: {fault}). Nothing else was changed.")
 
     def _redraw(self, change: Any) -> None:
         with self.state.lock:

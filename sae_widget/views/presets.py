@@ -17,9 +17,7 @@ SENTENCES = {
     "a hobbit": "In a hole in the ground there lived a hobbit.",
 }
 """The texts of the original tutorial."""
-PYTHON_TEXT = (
-    "The for statement is used to iterate over the elements of a sequence (such as a string, tuple or list)."
-)
+PYTHON_TEXT = "The for statement is used to iterate over the elements of a sequence (such as a string, tuple or list)."
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ def blocks(state: ExplorerState) -> int | None:
 
 def _tutorial(words: str) -> Preset:
     return Preset(
-        f"The original tutorial: {words}",
+        f"Original tutorial: {words}",
         "One sentence, 16 features, 500 epochs, exactly as the tutorial had it: see why it is not enough",
         {
             "text": SENTENCES[words],
@@ -73,7 +71,7 @@ def _tutorial(words: str) -> Preset:
 
 def _documentation(words: str, settings: TrainConfig, tooltip: str) -> Preset:
     return Preset(
-        f"Python's documentation: {words}",
+        f"Documentation: {words}",
         tooltip,
         {
             "text": PYTHON_TEXT,
@@ -92,12 +90,12 @@ def _documentation(words: str, settings: TrainConfig, tooltip: str) -> Preset:
 PRESETS = (
     *(_tutorial(words) for words in SENTENCES),
     _documentation(
-        "TopK, 1,024 features",
+        "TopK, 1,024 wide",
         TrainConfig(),
         "Enough tokens, more features than dimensions, position 0 left out: the recipe that works",
     ),
     _documentation(
-        "ReLU + L1, 1,024 features",
+        "ReLU + L1, 1,024 wide",
         TrainConfig(architecture="standard"),
         "The same with a penalty on the sum of activations instead of a fixed number of them",
     ),

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 OTHER = "\0other"
 """Value of the last entry of a list, behind which a free text opens."""
 MODELS = (
-    ("GPT-2 if it is here, else the bundled one", "auto"),
+    ("Automatic (GPT-2 or bundled)", "auto"),
     ("The bundled model", "bundled"),
     ("GPT-2 small (548 MB)", "gpt2"),
     ("GPT-2 medium (1.5 GB)", "gpt2-medium"),
@@ -31,11 +31,11 @@ MODELS = (
     ("Another name or folder …", OTHER),
 )
 HOOK_WORDS = {
-    "resid_pre": "Residual stream before the block",
-    "resid_mid": "Residual stream after attention",
-    "resid_post": "Residual stream after the block",
-    "attn_out": "Output of attention",
-    "mlp_out": "Output of the MLP",
+    "resid_pre": "Stream before the block",
+    "resid_mid": "Stream after attention",
+    "resid_post": "Stream after the block",
+    "attn_out": "Attention's output",
+    "mlp_out": "MLP's output",
     "final_norm": "After the final norm",
 }
 CORPUS_WORDS = (
@@ -133,18 +133,21 @@ class SourceControls:
         self.layer_words = W.Label()
         self.layer_words.add_class("sae-hint")
         hooks = [(HOOK_WORDS[name], name) for name in HOOK_NAMES]
-        self.hook = described(W.Dropdown, "Read", "Which of the block's values is read", options=hooks)
+        self.hook = described(
+            W.Dropdown,
+            "Read",
+            "What is read: the residual stream that runs through all blocks, or what one part adds to it",
+            options=hooks,
+        )
         self.start_token = W.Checkbox(
-            description="Put the start token before each window", indent=False,
-            tooltip="The first position of GPT-2 is unlike all others; with this it is no word of yours",
+            description="Start token in front", indent=False,
+            tooltip="Read each window behind the start token: the first position is unlike all others",
             layout=W.Layout(width="auto"),
         )  # fmt: skip
         self.start_token.add_class("sae-under")
         self.pane.watch(self.layer, "value", lambda value: setattr(self.state, "layer", int(value)))
         self.pane.watch(self.hook, "value", lambda value: setattr(self.state, "hook_name", value))
-        self.pane.watch(
-            self.start_token, "value", lambda value: setattr(self.state, "prepend_bos", bool(value))
-        )
+        self.pane.watch(self.start_token, "value", lambda value: setattr(self.state, "prepend_bos", bool(value)))
 
     def _make_corpus(self) -> None:
         state, pane = self.state, self.pane
@@ -158,7 +161,8 @@ class SourceControls:
         )  # fmt: skip
         self.corpus_path.box.placeholder = "path of a file or folder"
         self.tokens = Entry(
-            pane, "corpus_tokens", "Tokens", "How many tokens of it are read; a feature must fire some 20 times to be learned",
+            pane, "corpus_tokens", "Tokens",
+            "How many tokens of it are read; a feature must fire some 20 times to be learned",
             show=lambda: f"{state.corpus_tokens:,}", write=self._set_tokens,
         )  # fmt: skip
         pane.watch(self.corpus, "value", lambda value: self._choose("corpus", value))
@@ -213,7 +217,7 @@ class SourceControls:
     def _draw_model(self) -> None:
         model = self.state.language_model
         self.shown_model.value = (
-            f"Shown: {sendable(model.label)}, {model.n_layer} blocks, {model.d_in} wide"
+            f"Shown: {sendable(model.label)} ({model.n_layer}\u00a0×\u00a0{model.d_in})"
             if model is not None
             else "No model yet"
         )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 import ipywidgets as W
 from traitlets import Bool, Float, Int, Unicode
@@ -53,7 +54,7 @@ class StatusLine(Pane):
 
     name = "status"
     reads = ("status", "offers", "beat", "faults")
-    pace = {"status": 0.25}
+    pace: ClassVar[dict[str, float]] = {"status": 0.25}
     counts_in_head = False
 
     def build_content(self) -> list[W.Widget]:
@@ -62,11 +63,9 @@ class StatusLine(Pane):
         self.buttons = {}
         for offer in OFFERS:
             words, tooltip = OFFER_WORDS[offer]
-            button = W.Button(
-                description=words, tooltip=tooltip, layout=W.Layout(display="none", width="auto")
-            )
+            button = W.Button(description=words, tooltip=tooltip, layout=W.Layout(display="none", width="auto"))
             button.add_class("sae-small")
-            self.on_press(button, lambda offer=offer: self.press(offer))
+            self.on_press(button, partial(self.press, offer))
             self.buttons[offer] = button
         row = W.HBox([self.text, *self.buttons.values()], layout=W.Layout(width="100%", align_items="center"))
         row.add_class("sae-status-row")
@@ -99,7 +98,7 @@ def share_done(status: Status) -> float:
 
 
 def progress_words(status: Status) -> str:
-    """How far a training run is, its pace and the time left: ``step 620 of 2,000, 31,000 tokens/s, 8 s left``."""
+    """Step, pace and time left of a run: ``step 620 of 2,000, 31,000 tokens/s, 8 s left``."""
     if status.total <= 0 or status.phase not in ("training", "paused", "stopping", "reading"):
         return ""
     said = [f"step {status.step:,} of {status.total:,}"] if status.phase != "reading" else []

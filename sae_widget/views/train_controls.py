@@ -16,6 +16,16 @@ if TYPE_CHECKING:
     from sae_widget.views.pane import Pane
 
 ARCHITECTURE_WORDS = (("TopK: k features per token", "topk"), ("ReLU + L1 penalty", "standard"))
+HELP = {
+    "d_sae": "Number of features of the SAE; more than dimensions, or nothing can be taken apart",
+    "architecture": "How the SAE is kept sparse: by a fixed number or by a penalty",
+    "k": "Features that fire on each token",
+    "l1_coefficient": "Weight of the penalty on activations: more makes fewer fire",
+    "learning_rate": "Size of Adam's steps; too large and the loss jumps or becomes NaN",
+    "steps": "Updates of the weights; each looks at one batch of tokens",
+    "batch_size": "Tokens in one step; 0 takes all of them in every step",
+    "seed": "Start of the weights and order of the batches: the same seed gives the same SAE",
+}
 MAY_TRAIN = ("ready", "failed")
 RUNNING = ("training", "paused", "stopping")
 PROGRESS_STEPS = 200
@@ -60,13 +70,11 @@ class LogSlider:
 
     def _moved(self, value: float) -> None:
         if not math.isclose(value, self._place(), rel_tol=0.02):
-            self.pane.state.settings = self.pane.state.settings.changed(
-                **{self.entry.name: float(f"{value:.2g}")}
-            )
+            self.pane.state.settings = self.pane.state.settings.changed(**{self.entry.name: float(f"{value:.2g}")})
 
 
 class TrainControls:
-    """Width, architecture, sparsity, learning rate, steps, batch, seed; Train, Pause, Stop, Reset; progress."""
+    """Width, architecture, sparsity, recipe; Train, Pause, Stop, Reset; progress."""
 
     def __init__(self, pane: Pane, before_training: Any) -> None:
         self.pane, self.state, self._before = pane, pane.state, before_training
@@ -79,6 +87,7 @@ class TrainControls:
             self.k.box, self.k.below, self.l1.row, self.l1.entry.below,
         ]  # fmt: skip
         pair = W.HBox([self.batch.box, self.seed.box], layout=W.Layout(width="auto"))
+        pair.add_class("sae-pair")
         self.recipe_widgets = [
             self.learning_rate.row, self.learning_rate.entry.below, self.steps.box, self.steps.below,
             pair, self.batch.below, self.seed.below,
@@ -87,61 +96,24 @@ class TrainControls:
 
     def _make_shape(self) -> None:
         pane = self.pane
-        self.d_sae = setting(
-            pane, "d_sae", "Features", "Number of features of the SAE; more than dimensions, or nothing can be taken apart",
-            is_whole=True, hint=self._width_words, long_label="Features",
-        )  # fmt: skip
-        self.architecture = described(
-            W.Dropdown,
-            "Kind",
-            "How the SAE is kept sparse: by a fixed number or by a penalty",
-            options=ARCHITECTURE_WORDS,
-        )
+        self.d_sae = setting(pane, "d_sae", "Features", HELP["d_sae"], is_whole=True, hint=self._width_words)
+        self.architecture = described(W.Dropdown, "Kind", HELP["architecture"], options=ARCHITECTURE_WORDS)
         self.refusal = W.Label(layout=W.Layout(display="none"))
         self.refusal.add_class("sae-hint")
         self.refusal.add_class("sae-refused")
-        self.k = setting(
-            pane,
-            "k",
-            "k",
-            "Features that fire on each token",
-            is_whole=True,
-            hint=self._k_words,
-            long_label="k",
-        )
-        self.l1 = LogSlider(
-            pane,
-            setting(
-                pane, "l1_coefficient", "L1 penalty", "Weight of the penalty on activations: more makes fewer fire",
-                is_whole=False, long_label="L1 penalty",
-            ),
-            -3, 2,
-        )  # fmt: skip
+        self.k = setting(pane, "k", "k", HELP["k"], is_whole=True, hint=self._k_words)
+        l1 = setting(pane, "l1_coefficient", "L1 penalty", HELP["l1_coefficient"], is_whole=False)
+        self.l1 = LogSlider(pane, l1, -3, 2)
         pane.watch(self.architecture, "value", self._choose_architecture)
 
     def _make_recipe(self) -> None:
         pane = self.pane
-        self.learning_rate = LogSlider(
-            pane,
-            setting(
-                pane, "learning_rate", "Learning rate", "Size of Adam's steps; too large and the loss jumps or becomes NaN",
-                is_whole=False, long_label="Learning rate",
-            ),
-            -5, -1,
-        )  # fmt: skip
-        self.steps = setting(
-            pane, "steps", "Steps", "Updates of the weights; each looks at one batch of tokens",
-            is_whole=True, hint=self._epoch_words, long_label="Steps",
-        )  # fmt: skip
-        self.batch = setting(
-            pane, "batch_size", "Batch", "Tokens in one step; 0 takes all of them in every step", is_whole=True,
-            long_label="Batch",
-        )  # fmt: skip
-        self.seed = setting(
-            pane, "seed", "Seed", "Start of the weights and order of the batches: the same seed gives the same SAE",
-            is_whole=True, long_label="Seed",
-        )  # fmt: skip
-        self.seed.box.style.description_width = "40px"
+        rate = setting(pane, "learning_rate", "Learning rate", HELP["learning_rate"], is_whole=False)
+        self.learning_rate = LogSlider(pane, rate, -5, -1)
+        self.steps = setting(pane, "steps", "Steps", HELP["steps"], is_whole=True, hint=self._epoch_words)
+        self.batch = setting(pane, "batch_size", "Batch", HELP["batch_size"], is_whole=True)
+        self.seed = setting(pane, "seed", "Seed", HELP["seed"], is_whole=True)
+        self.seed.box.style.description_width = "36px"
 
     def _make_buttons(self) -> None:
         self.train = _button("Train", "play", "Train a new SAE with these settings", "primary")
@@ -156,9 +128,7 @@ class TrainControls:
         self.progress_words.add_class("sae-hint")
         pane = self.pane
         pane.on_press(self.train, self._train)
-        pane.on_press(
-            self.pause, lambda: pane.press("pause" if self.state.status.phase == "training" else "resume")
-        )
+        pane.on_press(self.pause, lambda: pane.press("pause" if self.state.status.phase == "training" else "resume"))
         pane.on_press(self.stop, lambda: pane.press("stop"))
         pane.on_press(self.reset, lambda: pane.press("reset"))
 
@@ -262,5 +232,5 @@ def _button(words: str, icon: str, tooltip: str, style: str = "") -> W.Button:
         icon=icon,
         tooltip=tooltip,
         button_style=style,
-        layout=W.Layout(width="auto", flex="1 1 0", min_width="0"),
+        layout=W.Layout(width="auto", flex="1 1 auto", min_width="0"),
     )

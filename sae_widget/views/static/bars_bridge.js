@@ -16,7 +16,8 @@ export default {
     const under = make("div", "sae-column sae-column-hovered");
     const empty = make("div", "sae-empty");
     const gone = make("div");
-    shade.append(gone, under, chosen, empty);
+    const ticks = make("div", "sae-ticks");
+    shade.append(gone, under, chosen, ticks, empty);
     plot.append(shade);
     const margin = model.get("margin");
     for (const side of ["top", "bottom", "left", "right"]) shade.style[side] = `${margin[side]}px`;
@@ -54,6 +55,26 @@ export default {
         mark.title = "dead: never fired on the corpus";
         return mark;
       }));
+      label(at);
+    };
+    // Numbers below the bars: as many as there is room for, that of the selected one always.
+    const label = (at) => {
+      const selected = indexOf(selection.get("selected"));
+      const taken = [];
+      const nodes = [];
+      for (const i of [selected, ...ids().keys()]) {
+        if (i < 0 || !at[i] || (i === selected && nodes.length)) continue;
+        const text = String(ids()[i]);
+        const middle = at[i][0] + at[i][1] / 2;
+        const half = (text.length * 7 + 8) / 2;
+        if (taken.some(([from, to]) => middle - half < to && middle + half > from)) continue;
+        taken.push([middle - half, middle + half]);
+        const dead = model.get("dead").includes(ids()[i]);
+        const node = make("span", `sae-tick${i === selected ? " sae-tick-selected" : ""}${dead ? " sae-tick-dead" : ""}`, text);
+        node.style.left = `${middle}px`;
+        nodes.push(node);
+      }
+      ticks.replaceChildren(...nodes);
     };
     const tell = () => {
       const hovered = selection.get("hovered");

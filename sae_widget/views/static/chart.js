@@ -7,21 +7,24 @@ export default {
     const note = make("div", "sae-readout-note");
     el.append(values, note);
     const step = make("span", "sae-readout-step");
-    values.append(step);
-    const cells = model.get("series").map(([words, colour, dash]) => {
-      const cell = make("span", "sae-readout-cell");
-      const number = make("b");
-      cell.append(swatch(colour, dash), make("span", "", `${words} `), number);
-      values.append(cell);
-      return number;
-    });
+    let cells = [];
+    const legend = () => {
+      cells = model.get("series").map(([words, colour, dash]) => {
+        const cell = make("span", "sae-readout-cell");
+        const number = make("b");
+        cell.append(swatch(colour, dash), make("span", "", `${words} `), number);
+        return [cell, number];
+      });
+      values.replaceChildren(step, ...cells.map(([cell]) => cell));
+      draw();
+    };
     const shade = make("div", "sae-overlay");
     const cursor = make("div", "sae-cursor");
     const empty = make("div", "sae-empty");
     shade.append(cursor, empty);
     let at = null; // index of the step under the mouse
 
-    const steps = () => lines.get("x") || [];
+    const steps = () => (model.get("series").length ? lines.get("x") || [] : []);
     const rows = () => {
       const y = lines.get("y");
       const n = steps().length;
@@ -34,7 +37,7 @@ export default {
       const hovering = shown === at;
       step.textContent = x.length ? `${hovering ? "at step" : "step"} ${Math.round(x[shown]).toLocaleString("en")}` : "";
       rows().forEach((row, i) => {
-        if (cells[i]) cells[i].textContent = brief(Number(row[shown]));
+        if (cells[i]) cells[i][1].textContent = brief(Number(row[shown]));
       });
       values.hidden = !x.length;
       empty.textContent = model.get("empty");
@@ -87,7 +90,8 @@ export default {
     plot.addEventListener("keydown", key, { signal });
     signal.addEventListener("abort", () => shade.remove());
     let frame = 0;
-    drawOn(model, ["empty", "note", "log"], draw, signal);
+    drawOn(model, ["series"], legend, signal);
+    drawOn(model, ["empty", "note"], draw, signal);
     drawOn(lines, ["y"], () => {
       draw();
       cancelAnimationFrame(frame);
