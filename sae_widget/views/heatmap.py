@@ -49,9 +49,7 @@ class HeatmapWidget(PaneWidget):
     flags = Bytes(b"", help="uint8 [n], DEAD | QUIET").tag(sync=True)
     scores = Bytes(b"", help="float32 [n], what the rows are sorted by").tag(sync=True)
     names = List(Unicode(), help="the person's name of each row, or nothing").tag(sync=True)
-    hints = List(Unicode(), help="the token of the text on which each row fires most, or nothing").tag(
-        sync=True
-    )
+    hints = List(Unicode(), help="the token of the text on which each row fires most, or nothing").tag(sync=True)
     facts = Dict(help="page, pages, d_in, d_sae, limit and what else the data belongs to").tag(sync=True)
     place = List(Int(), help="[selected feature, its page], or nothing").tag(sync=True)
     empty = Unicode("", help="why there is nothing to draw").tag(sync=True)
@@ -91,9 +89,7 @@ class WeightHeatmap(View):
 
     def build(self) -> None:
         """Make the widget."""
-        self.widget = HeatmapWidget(
-            selection=selection_for(self.state), asked=self._asked, guard=self.state.lock
-        )
+        self.widget = HeatmapWidget(selection=selection_for(self.state), asked=self._asked, guard=self.state.lock)
         self._clock = time.monotonic
         self._order = np.zeros(0, dtype=np.int64)
         self._drawn: Features | None = None
@@ -193,8 +189,9 @@ class WeightHeatmap(View):
         self.widget.names = [str(self._names.get(int(i), ""))[:_NAME_CHARS] for i in ids]
 
     def _send_place(self, size: int) -> None:
-        found = np.flatnonzero(self._order == self.state.selected) if self.state.selected is not None else ()
-        self.widget.place = [self.state.selected, int(found[0]) // size] if len(found) else []
+        selected = self.state.selected
+        found = [] if selected is None else np.flatnonzero(self._order == selected).tolist()
+        self.widget.place = [selected, found[0] // size] if found else []
 
     def _clear(self) -> None:
         self._drawn = self._shown = None

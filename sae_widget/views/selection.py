@@ -35,9 +35,7 @@ class GuardedWidget(anywidget.AnyWidget):
 
     refused = Int(0).tag(sync=True)
 
-    def __init__(
-        self, asked: Callable[[str, Any], None] | None = None, guard: Any = None, **traits: Any
-    ) -> None:
+    def __init__(self, asked: Callable[[str, Any], None] | None = None, guard: Any = None, **traits: Any) -> None:
         self._on_asked = asked
         self._guard = guard if guard is not None else threading.RLock()
         super().__init__(**traits)
@@ -159,7 +157,7 @@ def selection_for(state: ExplorerState) -> Selection:
         known: Selection | None = getattr(state, "_selection", None)
         if known is None or known.comm is None:
             known = Selection(state)
-            state._selection = known  # type: ignore[attr-defined]
+            state._selection = known
         return known
 
 

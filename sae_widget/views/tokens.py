@@ -40,9 +40,7 @@ class TokensWidget(PaneWidget):
     ids = Bytes(b"", help="uint32 [n_firings], the strongest of a token first").tag(sync=True)
     acts = Bytes(b"", help="float32 [n_firings]").tag(sync=True)
     fired = Bytes(b"", help="uint32 [n], the features among ids, rising").tag(sync=True)
-    maxima = Bytes(b"", help="float32 [n], their maxima over the corpus; nothing without statistics").tag(
-        sync=True
-    )
+    maxima = Bytes(b"", help="float32 [n], their maxima over the corpus; nothing without statistics").tag(sync=True)
     names = Dict(help="feature number as text -> the name a person gave it").tag(sync=True)
     facts = Dict(help="d_sae, n_tokens of the corpus, kept firings of a token (0: all)").tag(sync=True)
     notes = List(Unicode(), help="sentences about the text").tag(sync=True)
@@ -67,9 +65,7 @@ class TokenStrip(View):
 
     def build(self) -> None:
         """Make the widget."""
-        self.widget = TokensWidget(
-            selection=selection_for(self.state), asked=self._asked, guard=self.state.lock
-        )
+        self.widget = TokensWidget(selection=selection_for(self.state), asked=self._asked, guard=self.state.lock)
         self._clock = time.monotonic
         self._text: Activations | None = None
         self._drawn: Features | None = None
@@ -86,9 +82,7 @@ class TokenStrip(View):
         features = state.features
         with widget.hold_sync():
             widget.scale_to_text = state.scale_to_text
-            widget.names = {
-                str(i): str(name)[:60] for i, name in list(state.feature_names.items())[:_MOST_NAMES]
-            }
+            widget.names = {str(i): str(name)[:60] for i, name in list(state.feature_names.items())[:_MOST_NAMES]}
             if features is None or features.prompt is None:
                 self._clear()
                 return
@@ -119,9 +113,7 @@ class TokenStrip(View):
         n_corpus = 0 if features.stats is None else features.stats.n_tokens
         widget.facts = {"d_sae": features.sae.d_sae, "n_corpus": n_corpus, "kept": kept}
         self._text, self._drawn, self._pushed_at = activations, features, self._clock()
-        self._bytes = sum(
-            len(part) for part in (widget.indptr, widget.ids, widget.acts, widget.fired, widget.maxima)
-        )
+        self._bytes = sum(len(part) for part in (widget.indptr, widget.ids, widget.acts, widget.fired, widget.maxima))
 
     def _why_stale(self) -> str:
         status, shown = self.state.status, self._text
@@ -150,11 +142,12 @@ def strongest_firings(prompt: PromptFeatures) -> tuple[np.ndarray, np.ndarray, n
     Returns:
         ``indptr [n_tokens + 1]``, ``ids`` and ``acts``, and how many firings a token keeps at most (0: all).
     """
-    lengths = np.diff(prompt.indptr.astype(np.int64))
+    ends = prompt.indptr.astype(np.int64)
+    lengths = ends[1:] - ends[:-1]
     if len(prompt.ids) <= MOST_FIRINGS:
         return prompt.indptr, prompt.ids, prompt.acts, 0
     most = max(1, MOST_FIRINGS // max(1, len(lengths)))
-    place = np.arange(len(prompt.ids)) - np.repeat(prompt.indptr[:-1].astype(np.int64), lengths)
+    place = np.arange(len(prompt.ids)) - np.repeat(ends[:-1], lengths)
     indptr = np.concatenate([[0], np.minimum(lengths, most).cumsum()])
     return indptr, prompt.ids[place < most], prompt.acts[place < most], most
 

@@ -62,6 +62,7 @@ def test_click_hover_keys_and_escape(lab):
         token(tokens, 3).get_attribute("data-act") == "3"
         and token(tokens, 4).get_attribute("data-act") == "0.5"
     )
+    assert tokens.locator(".saew-tip").inner_text() == "3"
     assert "50% of its maximum 6" in tokens.locator(".saew-summary").inner_text()
     assert heat.locator("[role=option]").get_attribute("aria-label").startswith("feature 3")
     assert page.run_code("print(state.selected, state.token)").split() == ["3", "3"]

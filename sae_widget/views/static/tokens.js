@@ -106,19 +106,7 @@ class TokensPane {
       if (mark & LINE_END) nodes.push(h("span", { class: "saew-line" }));
     }
     this.parts.strip.replaceChildren(...nodes);
-    this.showChunks(last);
-  }
-
-  showChunks(last) {
-    const { text, first, parts: { chunks } } = this;
-    const n = text.labels.length;
-    chunks.hidden = n <= CHUNK;
-    if (n <= CHUNK) return;
-    const move = (to) => () => this.goTo(to);
-    chunks.replaceChildren(
-      h("button", { type: "button", disabled: first === 0, "aria-label": "Earlier tokens", onclick: move(Math.max(0, first - CHUNK)) }, "‹"),
-      h("span", { class: "saew-where" }, `tokens ${whole(first + 1)} to ${whole(last)} of ${whole(n)}`),
-      h("button", { type: "button", disabled: last >= n, "aria-label": "Later tokens", onclick: move(last) }, "›"));
+    showChunks(this.parts.chunks, text.labels.length, first, last, (to) => this.goTo(to));
   }
 
   goTo(first) {
@@ -165,6 +153,7 @@ class TokensPane {
     }
     parts.bar.style.background = gradient(points);
     this.summarise(focus, corpus, toText);
+    if (this.pointed !== null) this.showTip();
     pane.root.dataset.focus = focus ?? "";
     pane.root.dataset.lit = String(this.lit.length);
   }
@@ -243,22 +232,25 @@ class TokensPane {
     return span && this.parts.strip.contains(span) ? Number(span.dataset.token) : null;
   }
 
-  /** Show the number of the token under the mouse. */
   point(token) {
     if (this.pointed === token) return;
     this.pointed = token;
-    const { strip, tip } = this.parts;
+    this.showTip();
+    this.showBest();
+  }
+
+  /** The number of the token under the mouse. */
+  showTip() {
+    const { pointed: token, parts: { strip, tip } } = this;
     const span = token === null ? null : this.spanOf(token);
     const out = span && this.isOut(token);
     tip.hidden = !span || !(out || this.selection.focus !== null);
-    if (span) {
-      tip.textContent = out ? "left out" : span.dataset.act ?? "0";
-      span.title = this.describe(token);
-      const left = Math.min(span.offsetLeft, strip.clientWidth - tip.offsetWidth - 4);
-      const top = Math.max(-4, span.offsetTop - strip.scrollTop - tip.offsetHeight - 1);
-      Object.assign(tip.style, { left: `${Math.max(0, left)}px`, top: `${top}px` });
-    }
-    this.showBest();
+    if (!span) return;
+    span.title = this.describe(token);
+    tip.textContent = out ? "left out" : span.dataset.act ?? "0";
+    const left = Math.min(span.offsetLeft, strip.clientWidth - tip.offsetWidth - 4);
+    const top = Math.max(-4, span.offsetTop - strip.scrollTop - tip.offsetHeight - 1);
+    Object.assign(tip.style, { left: `${Math.max(0, left)}px`, top: `${top}px` });
   }
 
   key(event) {

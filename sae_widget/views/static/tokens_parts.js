@@ -29,3 +29,14 @@ function makeTokenParts(model, body) {
     parts.stale, parts.empty, parts.field, parts.chunks, parts.best, parts.notes);
   return parts;
 }
+
+/** The pager of a long text, of which tokens `first` to `last` are in the page; hidden for a short one. */
+function showChunks(chunks, n, first, last, goTo) {
+  chunks.hidden = n <= CHUNK;
+  if (n <= CHUNK) return;
+  const button = (label, text, to, disabled) => h("button", { type: "button", "aria-label": label, disabled, onclick: () => goTo(to) }, text);
+  chunks.replaceChildren(
+    button("Earlier tokens", "‹", Math.max(0, first - CHUNK), first === 0),
+    h("span", { class: "saew-where" }, `tokens ${whole(first + 1)} to ${whole(last)} of ${whole(n)}`),
+    button("Later tokens", "›", last, last >= n));
+}
