@@ -307,7 +307,7 @@ def test_a_model_that_does_not_exist_keeps_the_one_that_is_there(start, tmp_path
     assert runner.wait(60)
     assert state.language_model is before
     assert state.status.trouble
-    assert "stays" in state.status.message
+    assert f"Showing {before.label}" in state.status.message
 
 
 def test_the_original_tutorial_trains_on_the_text_alone(start):

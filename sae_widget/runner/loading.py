@@ -50,6 +50,11 @@ class ModelLoading:
         """The model that is always there."""
         return load_model("bundled")
 
+    @property
+    def cancelled(self) -> bool:
+        """Whether the person gave up, which is no fault."""
+        return self._stop.is_set()
+
     def start(self) -> None:
         """Begin."""
         self._thread.start()

@@ -53,11 +53,11 @@ class Runner(Loop):
         if self._loading is not None:
             self._loading.cancel()
         self._loading = ModelLoading(self.state.model, self._wake)
+        self._loading.start()
         if self.desk.model is None and self._loading.remote:
             self._take(ModelLoading.bundled())  # something real to look at while the other one is fetched
         self._say("loading", self._loading.words)
         self._offer("cancel")
-        self._loading.start()
 
     def _do_loaded(self) -> None:
         loading, self._loading = self._loading, None
@@ -67,8 +67,8 @@ class Runner(Loop):
             return
         if self.desk.model is None:
             self._take(ModelLoading.bundled())
-        kept = f"{self.desk.model.label} stays." if self.desk.model else ""
-        self._say("ready", f"{loading.fault} {kept}".strip(), trouble=True)
+        shown = f" Showing {self.desk.model.label}." if self.desk.model else ""
+        self._say("ready", f"{loading.fault}{shown}", trouble=not loading.cancelled)
         self._offer("retry" if loading.remote else "")
 
     def _do_retry(self) -> None:
