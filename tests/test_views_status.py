@@ -70,7 +70,15 @@ def test_progress(status, share, words):
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(0.2, "0 s"), (8.4, "8 s"), (89, "89 s"), (90, "2 min"), (600, "10 min"), (7500, "2 h 5 min"), (1e30, "2777 h 47 min")],
+    [
+        (0.2, "0 s"),
+        (8.4, "8 s"),
+        (89, "89 s"),
+        (90, "2 min"),
+        (600, "10 min"),
+        (7500, "2 h 5 min"),
+        (1e30, "2777 h 47 min"),
+    ],
 )
 def test_time_words(seconds, words):
     assert time_words(seconds) == words

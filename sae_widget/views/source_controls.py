@@ -145,7 +145,7 @@ class SourceControls:
             layout=W.Layout(width="auto"),
         )  # fmt: skip
         self.start_token.add_class("sae-under")
-        self.pane.watch(self.layer, "value", lambda value: setattr(self.state, "layer", int(value)))
+        self.pane.watch(self.layer, "value", self._move_layer)
         self.pane.watch(self.hook, "value", lambda value: setattr(self.state, "hook_name", value))
         self.pane.watch(self.start_token, "value", lambda value: setattr(self.state, "prepend_bos", bool(value)))
 
@@ -238,12 +238,20 @@ class SourceControls:
         state, n_layer = self.state, blocks(self.state)
         if n_layer is not None:
             self.layer.max = max(0, n_layer - 1)
-        self.layer.value = min(max(0, state.layer), self.layer.max)
+        self.layer.value = self._layer_place()
         try:
             words = layer_name(state.layer, state.hook_name, n_layer) if n_layer else ""
         except (ValueError, TypeError) as fault:
             words = f"⚠ {fault}"
         self.layer_words.value = words
+
+    def _layer_place(self) -> int:
+        """Where the slider stands: the layer, or the end that is nearest to it."""
+        return int(min(max(0, self.state.layer), self.layer.max))
+
+    def _move_layer(self, value: int) -> None:
+        if value != self._layer_place():
+            self.state.layer = int(value)
 
     def _choose(self, name: str, value: str) -> None:
         if value == OTHER:

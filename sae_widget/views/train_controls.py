@@ -197,7 +197,9 @@ class TrainControls:
         model, d_sae = self.state.language_model, self.state.settings.d_sae
         if model is None:
             return ""
-        times = f"= {d_sae / model.d_in:.2g} × {model.d_in:,} dimensions"
+        ratio = d_sae / model.d_in
+        times = f"= {ratio:.2g}" if ratio < 10 else f"= {ratio:,.0f}"
+        times += f" × {model.d_in:,} dimensions"
         return f"{times}: {'overcomplete' if d_sae > model.d_in else 'too few to take anything apart'}"
 
     def _k_words(self) -> str:
