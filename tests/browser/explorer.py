@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from playwright.sync_api import Locator, expect
 
 from tests.browser.page import NotebookPage
@@ -55,7 +57,9 @@ class ExplorerPage:
 
     def button(self, name: str) -> Locator:
         """A button of the form or of the status line."""
-        return self.nb.output(self.index).get_by_role("button", name=name, exact=True).nth(self.nth)
+        # An icon may stand before the words.
+        named = re.compile(rf"(^|\s){re.escape(name)}$")
+        return self.nb.output(self.index).get_by_role("button", name=named).nth(self.nth)
 
     def press(self, name: str) -> None:
         """Press a button, as soon as it can be pressed."""

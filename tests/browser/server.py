@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import signal
@@ -50,6 +51,7 @@ class LabServer:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                preexec_fn=_end_with_parent if sys.platform == "linux" else None,
             )
         self._wait_until_up()
 
@@ -106,6 +108,11 @@ class LabServer:
                 self.process.wait(10)
         with contextlib.suppress(OSError):
             self._folder.cleanup()
+
+
+def _end_with_parent() -> None:
+    """In the new process: ask Linux for SIGTERM when the tests are killed, so that no server is left behind."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 def _free_port() -> int:
