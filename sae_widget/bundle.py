@@ -83,7 +83,7 @@ Train it again (a folder of plain-text books, two of them named `peter-pan.txt` 
     python -m sae_widget.pretrain --corpus BOOKS --out RUN --tokens {config["tokens"]} --export sae_widget/bundled/model
 
 The run is seeded and goes on from its last checkpoint when the command is given again. Every token of the validation
-is read with at least half a context before it; the trigram is asked for the same tokens.
+is read with at least half a context before it; the trigram is asked for the same tokens. {model.get("remark", "")}
 
 # Its SAEs
 
