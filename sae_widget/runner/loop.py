@@ -143,7 +143,11 @@ class Loop:
 
     # -- the worker ----------------------------------------------------------------------------------------------
 
+    def _prepare(self) -> None:
+        """Called once in the worker's thread before it begins."""
+
     def _loop(self) -> None:
+        self._prepare()
         while True:
             with self._cond:
                 while not self._closed and not self._next():

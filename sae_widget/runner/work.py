@@ -13,6 +13,7 @@ from sae_widget.checkpoint import SaeFileError
 from sae_widget.runner.desk import Desk
 from sae_widget.runner.loading import ModelLoading
 from sae_widget.runner.loop import DEBOUNCE, Loop
+from sae_widget.runner.threads import leave_one_core
 from sae_widget.training import History, TrainingFault
 
 if TYPE_CHECKING:
@@ -41,6 +42,9 @@ class Runner(Loop):
         self._run = self._unsaved = ""
         self._path = Path()
         super().__init__(state, polled=polled)
+
+    def _prepare(self) -> None:
+        leave_one_core()
 
     def open(self, path: Path) -> None:
         """Ask for a saved SAE to be shown."""
