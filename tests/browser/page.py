@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 
 SCREENSHOTS = REPOSITORY / "artifacts" / "screenshots"
 LIGHT, DARK = "JupyterLab Light", "JupyterLab Dark"
-# What JupyterLab itself says on a good day; everything else is somebody's fault.
+# What JupyterLab itself says on a good day, and what bqplot says when it places the (hidden) label of a line that
+# ends in a gap; everything else is somebody's fault.
 HARMLESS = re.compile(
     r"favicon|/static/.*\.map|lsp/status|Failed to fetch.*(news|extension)|ResizeObserver loop"
     r"|WebSocket is closed before|Canceled future for|net::ERR_ABORTED"
+    r"|Trailing garbage, .translate\([-\d.]+,undefined\)"
 )
 
 # In every page: the notebook's panel, wherever JupyterLab has put the focus.
@@ -178,9 +180,7 @@ class NotebookPage:
 
     def restart_kernel(self) -> None:
         """Restart the kernel without a question, and wait until it is there again."""
-        self.page.evaluate(
-            "async () => { await window.notebookPanel().sessionContext.session.kernel.restart(); }"
-        )
+        self.page.evaluate("async () => { await window.notebookPanel().sessionContext.session.kernel.restart(); }")
         self.wait_kernel_idle()
 
     # Looking
@@ -246,8 +246,7 @@ class NotebookPage:
     def wait_theme(self, name: str) -> None:
         """Wait until the page wears a theme and its splash is gone."""
         self.page.wait_for_function(
-            "(name) => document.body.dataset.jpThemeName === name"
-            " && !document.querySelector('#jupyterlab-splash')",
+            "(name) => document.body.dataset.jpThemeName === name && !document.querySelector('#jupyterlab-splash')",
             arg=name,
         )
 
