@@ -96,7 +96,7 @@ def test_x_and_y_go_to_the_page_in_one_message(chart, state):
     sent: list[set[str]] = []
     chart.lines.send_state = lambda key=None: sent.append(set(key or ()))  # type: ignore[method-assign]
     made.append(step(4))
-    time.sleep(0.15)
+    time.sleep(0.2)
     state.history_tick += 1
     assert sent == [{"x", "y"}]
 

@@ -144,11 +144,11 @@ def test_the_slider_and_the_field_are_one_value(form, state):
 
 
 def test_widths_and_epochs_in_words(form, state):
-    assert form.training.d_sae.below.value == "= 341 × 3 dimensions: overcomplete"
+    assert form.training.d_sae.below.value == "= 341 × 3: overcomplete"
     state.settings = state.settings.changed(d_sae=16)
-    assert form.training.d_sae.below.value == "= 5.3 × 3 dimensions: overcomplete"
+    assert form.training.d_sae.below.value == "= 5.3 × 3: overcomplete"
     state.settings = state.settings.changed(k=2, d_sae=2)
-    assert form.training.d_sae.below.value == "= 0.67 × 3 dimensions: too few to take anything apart"
+    assert form.training.d_sae.below.value == "= 0.67 × 3: too few to unmix anything"
     assert form.training.steps.below.value == "≈ 68 epochs of 30,000 tokens"
     state.corpus = "text"
     assert form.training.steps.below.value == ""

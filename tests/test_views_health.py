@@ -107,7 +107,7 @@ def test_shown_sae_and_running_training_take_turns(state):
     state.history = history(3)
     state.status = Status("training", "Training", 3, 10)
     assert [card["number"] for card in row.row.cards] == ["0.50", "0.90", "16.0", "4 of 64"]
-    assert row.head.note == "on the batch of step 3"
+    assert row.head.note == "on the latest batch"
     state.status = Status("ready", "Ready")
     assert row.row.cards[0]["number"] == "0.75"
     row.close()

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 MAX_POINTS = 1000
 """Points of a line that are sent to the page; a run of any length stays light."""
-SECONDS_BETWEEN_DRAWS = 0.125
-"""At most eight draws a second, whatever the training does."""
+SECONDS_BETWEEN_DRAWS = 0.15
+"""At most seven draws a second, whatever the training does."""
 SERIES = ("loss", "reconstruction", "sparsity")
 WORDS = {"loss": "total", "reconstruction": "reconstruction", "sparsity": "sparsity"}
 DASHES = {"loss": "", "reconstruction": "long", "sparsity": "dot"}

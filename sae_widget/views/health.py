@@ -116,7 +116,7 @@ def current_numbers(state: ExplorerState) -> Numbers | None:
             last.l0,
             last.dead,
             state.settings.d_sae,
-            f"on the batch of step {last.step:,}",
+            "on the latest batch",
         )
     if stats is None:
         return None

@@ -244,6 +244,7 @@ class SourceControls:
         except (ValueError, TypeError) as fault:
             words = f"⚠ {fault}"
         self.layer_words.value = words
+        self.layer_words.layout.display = "" if words else "none"
 
     def _layer_place(self) -> int:
         """Where the slider stands: the layer, or the end that is nearest to it."""

@@ -199,12 +199,12 @@ class TrainControls:
             return ""
         ratio = d_sae / model.d_in
         times = f"= {ratio:.2g}" if ratio < 10 else f"= {ratio:,.0f}"
-        times += f" × {model.d_in:,} dimensions"
-        return f"{times}: {'overcomplete' if d_sae > model.d_in else 'too few to take anything apart'}"
+        times += f" × {model.d_in:,}"
+        return f"{times}: {'overcomplete' if d_sae > model.d_in else 'too few to unmix anything'}"
 
     def _k_words(self) -> str:
         settings = self.state.settings
-        return f"of {settings.d_sae:,} features fire on each token"
+        return f"of {settings.d_sae:,} fire on each token"
 
     def _epoch_words(self) -> str:
         return epoch_words(self.state.settings, training_tokens(self.state))
