@@ -85,7 +85,7 @@ class SuperpositionExplorer(W.VBox):
             clock, publisher = PageClock(), self._runner.publisher
             clock.observe(lambda _change: publisher.flush(), names=["ticks"])
             self.children = [*self.children, clock]
-        self.layout.width = "100%"
+        self.layout.width, self.layout.grid_gap = "100%", "8px"
         self.state.observe(self._fit_layer, names=["language_model"])
         self._runner.start()
 
@@ -249,18 +249,18 @@ class SuperpositionExplorer(W.VBox):
 def _arrange(panes: dict[str, W.Widget]) -> list[W.Widget]:
     """The form and the card beside everything that is drawn; one column on a narrow page."""
 
-    def column(basis: int, *names: str) -> W.VBox:
-        return W.VBox([panes[name] for name in names], layout=W.Layout(flex=f"1 1 {basis}px", min_width="0"))
+    def column(flex: str, least: str, *names: str) -> W.VBox:
+        layout = W.Layout(flex=flex, min_width=least, grid_gap="8px", overflow="visible")
+        return W.VBox([panes[name] for name in names], layout=layout)
 
-    def row(*columns: W.VBox) -> W.Box:
-        box = W.Box(columns, layout=W.Layout(flex_flow="row wrap", align_items="flex-start", width="100%"))
-        box.add_class("sae-row")
-        return box
-
-    form = column(300, "controls", "card")
-    form.layout.flex = "0 1 340px"
-    form.layout.min_width = "280px"
-    return [panes["status"], row(form, column(420, "chart", "health", "tokens", "bars", "heatmap"))]
+    columns = W.Box(
+        [
+            column("1 1 320px", "300px", "controls", "card"),
+            column("1000 1 380px", "0", "chart", "health", "tokens", "bars", "heatmap"),
+        ],
+        layout=W.Layout(flex_flow="row wrap", align_items="flex-start", width="100%", grid_gap="8px"),
+    )
+    return [panes["status"], columns]
 
 
 def _check_inputs(inputs: dict[str, Any]) -> None:

@@ -90,12 +90,12 @@ class Runner(Loop):
         self.desk.take_model(model)
         self.publisher.post(language_model=model, activations=None, features=None, card=None)
         self.publisher.flush()  # the explorer fits the layer to the model before the text is read
-        with self._cond:
-            self._dirty.pop("read", None)
         self._do_read()
 
     def _do_read(self) -> None:
         state = self.state
+        with self._cond:
+            self._dirty.pop("read", None)  # a button and the text it sets ask for one reading
         if self.desk.model is None or self._training_is_on("text or layer", quiet=state.text == ""):
             return
         self._say("reading", "Reading the text")
