@@ -6,7 +6,9 @@ import os
 from pathlib import Path
 
 KEPT_FREE = 0.15  # of what the limits leave
-FIXED_BYTES = 280_000_000  # what torch needs besides, measured
+FIXED_BYTES = 80_000_000  # what torch and the temporaries of a step need besides, measured
+WEIGHT_BYTES = 40  # for each of d_in x d_sae: two matrices' weights, gradients, Adam's moments, and a copy to show
+BATCH_BYTES = 16  # for each of batch x d_sae
 CGROUP_V2 = Path("/sys/fs/cgroup")
 CGROUP_V1 = Path("/sys/fs/cgroup/memory")
 
@@ -36,7 +38,7 @@ def free_memory(v2: Path = CGROUP_V2, v1: Path = CGROUP_V1, environ: dict[str, s
 
 def needed_memory(d_in: int, d_sae: int, batch_size: int) -> int:
     """Most bytes that training adds to the process: weights, gradients, Adam, batch buffers."""
-    return FIXED_BYTES + 32 * d_in * d_sae + 16 * batch_size * d_sae
+    return FIXED_BYTES + (WEIGHT_BYTES * d_in + BATCH_BYTES * batch_size) * d_sae
 
 
 def check_memory(d_in: int, d_sae: int, batch_size: int, free: int | None = None) -> None:
@@ -52,7 +54,7 @@ def check_memory(d_in: int, d_sae: int, batch_size: int, free: int | None = None
     needed = needed_memory(d_in, d_sae, batch_size)
     if needed <= free:
         return
-    largest = (free - FIXED_BYTES) // (32 * d_in + 16 * batch_size)
+    largest = (free - FIXED_BYTES) // (WEIGHT_BYTES * d_in + BATCH_BYTES * batch_size)
     fits = f"largest that fits: {largest:,}" if largest >= 1 else "no width fits with this batch size"
     raise ValueError(f"width {d_sae:,} needs about {_gb(needed)}, {_gb(free)} free; {fits}")
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 DEAD_SHARE = 0.1  # of the planned tokens without firing make a feature dead
 DEAD_TOKENS = 10_000_000  # and so do this many (Gao et al. 2024)
+MOST_REVIVED = 1024  # dead features in one step: they cost memory and time
 
 
 class Engine:
@@ -174,7 +175,10 @@ class Engine:
     def _dead_features(self) -> torch.Tensor | None:
         if self.config.architecture != "topk":
             return None
-        return (self.since >= self.dead_after).nonzero()[:, 0]
+        dead = (self.since >= self.dead_after).nonzero()[:, 0]
+        if len(dead) > MOST_REVIVED:  # those that have been dead longest
+            dead = dead[self.since[dead].topk(MOST_REVIVED).indices]
+        return dead
 
     def _check_and_clip(self, step: int, rate: float, losses: Losses) -> None:
         """Refuse a step that is not finite, before anything of it is applied."""

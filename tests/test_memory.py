@@ -1,0 +1,119 @@
+"""Memory is predicted before it is taken, and limits of containers are seen."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from sae_widget.memory import FIXED_BYTES, check_memory, free_memory, needed_memory
+
+GB = 10**9
+NOWHERE = Path("/nowhere")
+
+
+def v2(folder: Path, limit: str, used: int, cache: int = 0) -> Path:
+    (folder / "memory.max").write_text(f"{limit}\n")
+    (folder / "memory.current").write_text(f"{used}\n")
+    (folder / "memory.stat").write_text(f"anon 5\ninactive_file {cache}\n")
+    return folder
+
+
+def v1(folder: Path, limit: int, used: int, cache: int = 0) -> Path:
+    (folder / "memory.limit_in_bytes").write_text(f"{limit}\n")
+    (folder / "memory.usage_in_bytes").write_text(f"{used}\n")
+    (folder / "memory.stat").write_text(f"total_inactive_file {cache}\n")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def a_machine_with_much_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Much:
+        available = 24 * GB
+
+    monkeypatch.setattr(psutil, "virtual_memory", Much)
+
+
+def test_message_names_the_largest_that_fits() -> None:
+    with pytest.raises(
+        ValueError,
+        match=r"^width 24,576 needs about 1\.2 GB, 0\.8 GB free; largest that fits: 15,285$",
+    ):
+        check_memory(768, 24_576, 1024, free=800_000_000)
+    check_memory(768, 15_285, 1024, free=800_000_000)
+    with pytest.raises(ValueError, match="width 15,286 needs"):
+        check_memory(768, 15_286, 1024, free=800_000_000)
+
+
+def test_message_when_nothing_fits() -> None:
+    with pytest.raises(ValueError, match=r"0\.1 GB free; no width fits with this batch size$"):
+        check_memory(768, 16, 14, free=60_000_000)
+
+
+def test_machine_alone() -> None:
+    assert free_memory(NOWHERE, NOWHERE, {}) == int(24 * GB * 0.85)
+
+
+def test_container_v2(tmp_path: Path) -> None:
+    assert free_memory(v2(tmp_path, str(2 * GB), GB // 2), NOWHERE, {}) == int(1.5 * GB * 0.85)
+
+
+def test_file_cache_can_be_had_back(tmp_path: Path) -> None:
+    assert free_memory(v2(tmp_path, str(2 * GB), GB, cache=GB // 2), NOWHERE, {}) == int(1.5 * GB * 0.85)
+
+
+def test_container_v1(tmp_path: Path) -> None:
+    assert free_memory(NOWHERE, v1(tmp_path, 3 * GB, GB, cache=GB // 4), {}) == int(2.25 * GB * 0.85)
+
+
+@pytest.mark.parametrize("limit", ["max", "", "many", str(2**63 - 4096)])
+def test_no_limit(tmp_path: Path, limit: str) -> None:
+    assert free_memory(v2(tmp_path, limit, GB), NOWHERE, {}) == int(24 * GB * 0.85)
+
+
+def test_least_of_all_counts(tmp_path: Path) -> None:
+    (tmp_path / "2").mkdir(), (tmp_path / "1").mkdir()
+    folders = v2(tmp_path / "2", str(4 * GB), GB), v1(tmp_path / "1", 3 * GB, GB)
+    assert free_memory(*folders, {}) == int(2 * GB * 0.85)
+    own = psutil.Process().memory_info().rss
+    left = free_memory(*folders, {"MEM_LIMIT": str(own + GB)})
+    assert left == pytest.approx(GB * 0.85, rel=0.05)
+
+
+@pytest.mark.parametrize("limit", ["", "0", "-1", "2G", "none"])
+def test_mem_limit_that_is_no_number_is_ignored(limit: str) -> None:
+    assert free_memory(NOWHERE, NOWHERE, {"MEM_LIMIT": limit}) == int(24 * GB * 0.85)
+
+
+def test_over_full_container_has_nothing_left(tmp_path: Path) -> None:
+    assert free_memory(v2(tmp_path, str(GB), 2 * GB), NOWHERE, {}) == 0
+
+
+PEAK = """
+import resource, sys
+import torch
+from sae_widget.config import TrainConfig
+from sae_widget.training import Trainer
+d_in, d_sae, batch = map(int, sys.argv[1:])
+values = torch.randn(2 * batch, d_in)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+config = TrainConfig(d_sae=d_sae, steps=3, batch_size=batch)
+trainer = Trainer(values, torch.ones(len(values), dtype=torch.long), config)
+list(trainer.run())
+trainer.sae()
+unit = 1024 if sys.platform == "linux" else 1
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * unit)
+"""
+
+
+@pytest.mark.parametrize(("d_in", "d_sae", "batch"), [(192, 2048, 256), (256, 12_288, 512)])
+def test_prediction_is_never_below_what_is_taken(d_in: int, d_sae: int, batch: int) -> None:
+    # Nor above by more than half, save for the fixed part.
+    command = [sys.executable, "-c", PEAK, str(d_in), str(d_sae), str(batch)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
+    taken, predicted = int(done.stdout), needed_memory(d_in, d_sae, batch)
+    assert taken <= predicted
+    assert predicted - FIXED_BYTES <= 1.5 * taken
