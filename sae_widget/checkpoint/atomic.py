@@ -52,7 +52,7 @@ def replace_files(folder: Path, contents: dict[str, bytes], gone: tuple[str, ...
                 _write(folder / _temporary(token, name), content)
             plan = {"token": token, "files": sorted(contents), "gone": sorted(gone)}
             _write(folder / _temporary(token, "plan"), json.dumps(plan).encode())
-            os.replace(folder / _temporary(token, "plan"), folder / JOURNAL)
+            (folder / _temporary(token, "plan")).replace(folder / JOURNAL)
         except BaseException:
             _sweep(folder)
             raise
@@ -116,7 +116,7 @@ def _finish(folder: Path) -> None:
         return
     for old, new in renames:
         if old.exists():  # otherwise it was renamed before the writer died
-            os.replace(old, new)
+            old.replace(new)
     for path in gone:
         path.unlink(missing_ok=True)
     _sync_folder(folder)

@@ -1,0 +1,345 @@
+"""SAEs on disk: SAELens' layout, all or nothing, and a sentence for every broken file."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from sae_widget.checkpoint import SaeFileError, atomic, load_sae, load_stats, save_sae
+from sae_widget.sae import SAE, StandardSAE, TopKSAE
+
+CFG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
+MINIMAL = {
+    "architecture": "standard",
+    "d_in": 6,
+    "d_sae": 10,
+    "dtype": "float32",
+    "metadata": {
+        "sae_lens_version": "6.0.0",
+        "model_name": "gpt2-small",
+        "hook_name": "blocks.8.hook_resid_pre",
+    },
+}
+
+
+def an_sae(seed: int = 1, **changes: Any) -> SAE:
+    g = torch.Generator().manual_seed(seed)
+    parts = {"W_enc": (6, 10), "b_enc": (10,), "W_dec": (10, 6), "b_dec": (6,)}
+    return StandardSAE(**{name: torch.randn(shape, generator=g) for name, shape in parts.items()}, **changes)
+
+
+def some_x() -> torch.Tensor:
+    return torch.randn(5, 6, generator=torch.Generator().manual_seed(2))
+
+
+def foreign(folder: Path, config: dict[str, Any] | None = None, **tensors: torch.Tensor) -> Path:
+    """A folder as another program writes it."""
+    sae = an_sae()
+    weights = {name: getattr(sae, name) for name in ("W_enc", "b_enc", "W_dec", "b_dec")} | tensors
+    folder.mkdir(exist_ok=True)
+    save_file(weights, folder / WEIGHTS)
+    (folder / CFG).write_text(json.dumps(MINIMAL | (config or {})))
+    return folder
+
+
+def test_layout(tmp_path: Path) -> None:
+    metadata = {"model_name": "gpt2", "layer": 3, "hook_name": "resid_pre", "ev": float("nan")}
+    sae = TopKSAE(**{n: getattr(an_sae(), n) for n in ("W_enc", "b_enc", "W_dec", "b_dec")}, k=4, scale=0.5)
+    save_sae(TopKSAE(**(vars(sae) | {"metadata": metadata})), tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name[0] != ".") == [CFG, WEIGHTS]
+    config = json.loads((tmp_path / CFG).read_text())
+    assert {k: config[k] for k in ("architecture", "d_in", "d_sae", "dtype", "k")} == {
+        "architecture": "topk", "d_in": 6, "d_sae": 10, "dtype": "float32", "k": 4,
+    }  # fmt: skip
+    assert config["apply_b_dec_to_input"] is True and config["rescale_acts_by_decoder_norm"] is False
+    assert config["normalize_activations"] == "none"
+    assert config["metadata"]["sae_lens_version"] == "6.0.0"
+    assert config["metadata"]["hook_name"] == "blocks.3.hook_resid_pre"
+    assert config["metadata"]["sae_widget"]["scale"] == 0.5
+    assert config["metadata"]["sae_widget"]["format_version"] == 1
+    header = (tmp_path / WEIGHTS).read_bytes()
+    assert b"__metadata__" not in header[: 8 + int.from_bytes(header[:8], "little")]
+    # The maths of a reader who knows nothing of the scale (SAELens: topk, no rescaling).
+    w, x = load_file(tmp_path / WEIGHTS), some_x()
+    pre = (x - w["b_dec"]) @ w["W_enc"] + w["b_enc"]
+    top = pre.topk(4)
+    acts = torch.zeros_like(pre).scatter(1, top.indices, top.values.relu())
+    assert torch.allclose(acts, sae.encode(x), atol=1e-5)
+    assert torch.allclose(acts @ w["W_dec"] + w["b_dec"], sae(x), atol=1e-5)
+    assert load_sae(tmp_path).metadata == metadata | {"ev": None}
+
+
+def test_files_of_others(tmp_path: Path) -> None:
+    sae = load_sae(foreign(tmp_path / "a"))
+    assert torch.equal(sae.W_enc, an_sae().W_enc) and sae.scale == 1.0
+    assert (sae.metadata["layer"], sae.metadata["hook_name"]) == (8, "resid_pre")
+    rescaled = foreign(
+        tmp_path / "b", {"architecture": "topk", "k": 3, "rescale_acts_by_decoder_norm": True, "later": 1}
+    )
+    loaded, norms, x = load_sae(rescaled), an_sae().W_dec.norm(dim=1), some_x()
+    pre = an_sae().hidden_pre(x) * norms
+    top = pre.topk(3)
+    acts = torch.zeros_like(pre).scatter(1, top.indices, top.values.relu())
+    assert torch.allclose(loaded(x), acts / norms @ an_sae().W_dec + an_sae().b_dec, atol=1e-5)
+
+
+def test_half_precision(tmp_path: Path) -> None:
+    save_sae(an_sae(scale=0.37), tmp_path, dtype="float16")
+    assert load_file(tmp_path / WEIGHTS)["W_enc"].dtype == torch.float16
+    assert json.loads((tmp_path / CFG).read_text())["dtype"] == "float16"
+    loaded = load_sae(tmp_path)
+    assert loaded.W_enc.dtype == torch.float32
+    assert torch.allclose(loaded(some_x()), an_sae(scale=0.37)(some_x()), atol=0.1)
+    huge = an_sae(scale=1e-9)
+    with pytest.raises(SaeFileError, match="W_dec has numbers that are not finite in float16. Nothing was written"):
+        save_sae(huge, tmp_path, dtype="float16")
+    assert load_sae(tmp_path).scale == 0.37
+    with pytest.raises(ValueError, match="dtype must be one of float32, float16, got 'int8'"):
+        save_sae(an_sae(), tmp_path, dtype="int8")
+
+
+def test_statistics_belong_to_their_sae(tmp_path: Path) -> None:
+    assert load_stats(foreign(tmp_path / "a")) is None
+    save_sae(an_sae(), tmp_path / "b", {"frequency": torch.arange(10.0), "n_tokens": torch.tensor([7])})
+    stats = load_stats(tmp_path / "b")
+    assert stats is not None and stats["frequency"].tolist() == list(range(10)) and stats["n_tokens"].item() == 7
+    save_sae(an_sae(2), tmp_path / "b")
+    assert load_stats(tmp_path / "b") is None
+
+
+def test_save_over_what_is_loaded(tmp_path: Path) -> None:
+    save_sae(an_sae(1), tmp_path)
+    loaded = load_sae(tmp_path)
+    before = loaded.W_enc.clone()
+    save_sae(an_sae(2), tmp_path)
+    assert torch.equal(loaded.W_enc, before)
+    assert torch.equal(load_sae(tmp_path).W_enc, an_sae(2).W_enc)
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"architecture": "jumprelu"}, "architecture 'jumprelu' is not one of standard, topk"),
+        ({"architecture": "topk"}, r"k must be between 1 and d_sae \(10\), got None"),
+        ({"architecture": "topk", "k": 11}, "got 11"),
+        ({"normalize_activations": "layer_norm"}, "normalize_activations 'layer_norm' is not supported"),
+        ({"activation_fn_str": "topk"}, "activation_fn_str 'topk' is not supported"),
+        ({"d_in": "6"}, "d_in: input should be a valid integer"),
+        ({"d_in": 7}, "W_enc is 6x10, cfg.json says 7x10"),
+        ({"d_sae": 0}, "d_sae: input should be greater than or equal to 1"),
+        ({"metadata": {"sae_widget": {"format_version": 2, "made_by": "0.9"}}}, "made by sae_widget 0.9; please update"),
+        ({"metadata": {"sae_widget": {"scale": 0.0}}}, "scale: input should be greater than"),
+    ],
+)
+def test_configurations_that_are_refused(tmp_path: Path, config: dict[str, Any], said: str) -> None:
+    with pytest.raises(SaeFileError, match=f"{said}.* Nothing was loaded, and what you have is unchanged"):
+        load_sae(foreign(tmp_path / "sae", config))
+
+
+@pytest.mark.parametrize(
+    ("tensors", "said"),
+    [
+        ({"W_enc": torch.zeros(10, 6)}, "W_enc is 10x6, cfg.json says 6x10"),
+        ({"b_enc": torch.zeros(9)}, "b_enc is 9, cfg.json says 10"),
+        ({"b_dec": torch.zeros(6, dtype=torch.int32)}, "b_dec is I32, needs one of F32"),
+        ({"W_dec": torch.full((10, 6), torch.nan)}, r"W_dec: the number at \[0, 0\] is not finite"),
+        ({"threshold": torch.zeros(10)}, "a tensor 'threshold' that this kind"),
+        ({"b_enc": torch.zeros(0)}, "b_enc is empty"),
+        ({f"t{i}": torch.zeros(1) for i in range(61)}, "it has 65 tensors, at most 64 are read"),
+    ],
+)
+def test_weights_that_are_refused(tmp_path: Path, tensors: dict[str, torch.Tensor], said: str) -> None:
+    with pytest.raises(SaeFileError, match=f"{said}.*Nothing was loaded"):
+        load_sae(foreign(tmp_path / "sae", None, **tensors))
+
+
+def test_width_of_another_model(tmp_path: Path) -> None:
+    with pytest.raises(SaeFileError, match="W_enc is 6x10, this model needs 768xN"):
+        load_sae(foreign(tmp_path / "sae"), d_in=768)
+
+
+def test_places_without_an_sae(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "empty").mkdir()
+    (foreign(tmp_path / "half") / WEIGHTS).unlink()
+    (foreign(tmp_path / "folder") / WEIGHTS).unlink()
+    (tmp_path / "folder" / WEIGHTS).mkdir()
+    (foreign(tmp_path / "header") / WEIGHTS).write_bytes((2_000_000).to_bytes(8, "little") + b" " * 2_000_000)
+    for name, said in {
+        "nowhere": "no such file or directory",
+        "file": "not a directory",
+        "empty": "no such file or directory",
+        "half": "no such file or directory",
+        "folder": "is a directory",
+        "header": "its header has 2,000,000 bytes, at most 1,000,000 are read",
+    }.items():
+        with pytest.raises(SaeFileError, match=f"{said}.*Nothing was loaded"):
+            load_sae(tmp_path / name)
+
+
+HOSTILE = [b"", b"[" * 200_000, b"NaN", b'{"d_in": 1e999}', b'{"d_in": ' + b"9" * 5000 + b"}", b"\xff\xfe", b"[]", b"null"]
+
+
+@pytest.mark.parametrize("content", HOSTILE, ids=range(len(HOSTILE)))
+def test_hostile_json(tmp_path: Path, content: bytes) -> None:
+    folder = foreign(tmp_path / "sae")
+    (folder / CFG).write_bytes(content)
+    with pytest.raises(SaeFileError, match="cfg.json"):
+        load_sae(folder)
+    foreign(tmp_path / "sae")
+    (folder / WEIGHTS).write_bytes(len(content).to_bytes(8, "little") + content)
+    with pytest.raises(SaeFileError, match=WEIGHTS):
+        load_sae(folder)
+
+
+def test_500_mutants_load_or_give_a_sentence(tmp_path: Path) -> None:
+    save_sae(an_sae(scale=0.37), tmp_path, {"frequency": torch.rand(10, generator=torch.Generator().manual_seed(1))})
+    chance, names = random.Random(5), (CFG, WEIGHTS, "stats.safetensors")
+    whole = {name: (tmp_path / name).read_bytes() for name in names}
+    refused = 0
+    for _ in range(500):
+        name = chance.choice(names)
+        content = bytearray(whole[name])
+        match chance.randrange(4):
+            case 0:
+                content = content[: chance.randrange(len(content))]
+            case 1:
+                content += chance.randbytes(chance.randrange(1, 40))
+            case 2:
+                at = chance.randrange(len(content))
+                content[at : at + chance.randrange(1, 9)] = chance.randbytes(chance.randrange(9))
+            case _:
+                for _ in range(chance.randrange(1, 6)):
+                    content[chance.randrange(len(content))] = chance.randrange(256)
+        (tmp_path / name).write_bytes(content)
+        for load in (load_sae, load_stats):
+            try:
+                load(tmp_path)
+            except SaeFileError as error:
+                refused += 1
+                assert len(str(error)) < 700
+        (tmp_path / name).write_bytes(whole[name])
+    assert refused > 250
+    load_sae(tmp_path)
+
+
+def test_failed_save_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_sae(an_sae(1), tmp_path)
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+
+    def full(path: Path, content: bytes) -> None:
+        path.write_bytes(content[:10])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(atomic, "_write", full)
+    with pytest.raises(SaeFileError, match="no space left on device. What was there before is intact; make room"):
+        save_sae(an_sae(2), tmp_path)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+    with pytest.raises(SaeFileError, match="The SAE could not be saved in .*"):
+        save_sae(an_sae(2), tmp_path / CFG)
+
+
+def test_metadata_that_is_no_json(tmp_path: Path) -> None:
+    with pytest.raises(SaeFileError, match="metadata cannot be saved .* Nothing was written"):
+        save_sae(an_sae(metadata={"model": object()}), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+class Killed(BaseException):
+    """Nothing after it runs, as after ``kill -9``."""
+
+
+@pytest.mark.parametrize("at", range(12))
+def test_a_writer_that_dies_leaves_the_old_or_the_new(tmp_path: Path, at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    old, new = an_sae(1, scale=0.5), an_sae(2, scale=4.0)
+    save_sae(old, tmp_path, {"frequency": torch.ones(10)})
+    left = iter(range(at + 1))
+
+    def dying(call: Any) -> Any:
+        def until_then(*arguments: Any, **options: Any) -> Any:
+            if next(left, None) == at:
+                raise Killed
+            return call(*arguments, **options)
+
+        return until_then
+
+    with monkeypatch.context() as patched:
+        patched.setattr(atomic, "_sweep", lambda folder: None)  # it does not run after a kill either
+        for name in ("_write", "_sync_folder"):
+            patched.setattr(atomic, name, dying(getattr(atomic, name)))
+        patched.setattr(Path, "replace", dying(Path.replace))
+        patched.setattr(Path, "unlink", dying(Path.unlink))
+        try:
+            save_sae(new, tmp_path)
+        except Killed:
+            died = True
+        else:
+            died = False
+    found = load_sae(tmp_path)
+    wanted = new if found.scale == 4.0 else old
+    assert torch.allclose(found(some_x()), wanted(some_x()), atol=1e-5)
+    assert (load_stats(tmp_path) is None) == (wanted is new)
+    assert died or wanted is new
+    save_sae(new, tmp_path)
+    hidden = {p.name for p in tmp_path.iterdir() if p.name[0] == "."}
+    assert hidden <= {atomic.LOCK}
+
+
+def test_a_journal_of_strangers_moves_nothing(tmp_path: Path) -> None:
+    folder = foreign(tmp_path / "sae")
+    (tmp_path / "victim").write_text("mine")
+    token = "0" * 16
+    (folder / f".sae_widget.{token}.x.tmp").write_text("theirs")
+    plan = {"token": token, "files": ["../victim"], "gone": ["../victim"]}
+    (folder / atomic.JOURNAL).write_text(json.dumps(plan))
+    load_sae(folder)
+    assert (tmp_path / "victim").read_text() == "mine"
+    assert not (folder / atomic.JOURNAL).exists()
+
+
+WRITER = """
+import sys
+from tests.test_checkpoint import an_sae
+from sae_widget.checkpoint import save_sae
+for i in range(40):
+    seed = int(sys.argv[2]) * 100 + i
+    save_sae(an_sae(seed, metadata={"seed": seed}), sys.argv[1])
+"""
+
+
+def test_two_writers_and_a_reader(tmp_path: Path) -> None:
+    save_sae(an_sae(7, metadata={"seed": 7}), tmp_path)
+    here = Path(__file__).parents[1]
+    environment = os.environ | {"PYTHONPATH": str(here)}
+    writers = [
+        subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), name], cwd=here, env=environment)
+        for name in ("1", "2")
+    ]
+    reads = 0
+    while any(writer.poll() is None for writer in writers):
+        sae = load_sae(tmp_path)
+        assert torch.equal(sae.W_enc, an_sae(sae.metadata["seed"]).W_enc)
+        reads += 1
+    assert [writer.wait() for writer in writers] == [0, 0]
+    assert reads > 0 and load_sae(tmp_path).metadata["seed"] in (139, 239)
+
+
+def test_a_folder_that_stays_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from filelock import FileLock
+
+    save_sae(an_sae(), tmp_path)
+    monkeypatch.setattr(atomic, "LOCK_SECONDS", 0.1)
+    with (
+        FileLock(tmp_path / atomic.LOCK),
+        pytest.raises(SaeFileError, match="Another program has been writing .* Nothing was changed; try again"),
+    ):
+        save_sae(an_sae(2), tmp_path)
