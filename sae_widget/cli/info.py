@@ -48,9 +48,7 @@ def run(_args: argparse.Namespace) -> int:
 
 def diagnose() -> list[str]:
     """What would keep the widget from showing, each as a sentence with its remedy."""
-    problems = [
-        f"{name} is not installed. Run: pip install sae-widget" for name in LIBRARIES if not _found(name)
-    ]
+    problems = [f"{name} is not installed. Run: pip install sae-widget" for name in LIBRARIES if not _found(name)]
     if _version("ipykernel").startswith("7.0."):
         problems.append("ipykernel 7.0 loses clicks while a cell runs. Run: pip install -U ipykernel")
     if not _found("jupyterlab"):

@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 STARTER = "sae-widget-quickstart.ipynb"
 _STARTER_CELLS = (
     "from sae_widget import SuperpositionExplorer",
-    "# Type a text, choose a layer, press Train, click a feature.\n"
-    "explorer = SuperpositionExplorer()\nexplorer",
+    "# Type a text, choose a layer, press Train, click a feature.\nexplorer = SuperpositionExplorer()\nexplorer",
     "explorer.selected_feature, explorer.sae",
 )
 

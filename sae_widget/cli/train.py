@@ -106,26 +106,20 @@ def _read(model: LanguageModel, args: argparse.Namespace, layer: int, flag: Stop
     return data
 
 
-def _fit_and_save(
-    data: Activations, config: TrainConfig, site: dict[str, Any], out: Path, flag: StopFlag
-) -> None:
+def _fit_and_save(data: Activations, config: TrainConfig, site: dict[str, Any], out: Path, flag: StopFlag) -> None:
     from sae_widget.training import History, Trainer
 
     trainer = Trainer(data.values, data.position, config, metadata=site)
     history = History()
     fault = _fit(trainer, history, flag)
     if trainer.step == 0:
-        raise Refused(
-            fault or "Stopped before the first step; nothing was written.", 1 if fault else INTERRUPTED
-        )
+        raise Refused(fault or "Stopped before the first step; nothing was written.", 1 if fault else INTERRUPTED)
     sae = trainer.sae()
     print(_save(sae, data, history, config, out))
     if fault:
         raise Refused(f"{fault} The SAE of step {trainer.step:,} was saved.")
     if trainer.step < config.steps:
-        raise Refused(
-            f"Stopped at step {trainer.step:,} of {config.steps:,}; that SAE was saved.", INTERRUPTED
-        )
+        raise Refused(f"Stopped at step {trainer.step:,} of {config.steps:,}; that SAE was saved.", INTERRUPTED)
 
 
 def _fit(trainer: Trainer, history: History, flag: StopFlag) -> str:
@@ -155,9 +149,7 @@ def _save(sae: SAE, data: Activations, history: History, config: TrainConfig, ou
     stats = feature_stats(sae, data.values, data.position, skip_first=config.skip_first)
     save_sae(sae, out, stats.tensors())
     records = [{k: _number(v) for k, v in asdict(step).items()} for step in history.to_list()]
-    (out / "history.json").write_text(
-        json.dumps({"settings": asdict(config), "steps": records}), encoding="utf-8"
-    )
+    (out / "history.json").write_text(json.dumps({"settings": asdict(config), "steps": records}), encoding="utf-8")
     return (
         f"Saved {out}: {sae.d_sae:,} features on {data.n_tokens:,} tokens, "
         f"explained variance {stats.explained_variance:.3f} ({stats.explained_variance_with_first:.3f} with "

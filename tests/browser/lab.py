@@ -38,9 +38,7 @@ class Lab:
         try:
             self._playwright = sync_playwright().start()
             path = str(CHROMIUM) if CHROMIUM.exists() else None
-            self.browser: Browser = self._playwright.chromium.launch(
-                executable_path=path, args=CHROMIUM_FLAGS
-            )
+            self.browser: Browser = self._playwright.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
         except BaseException:
             self.server.close()
             raise

@@ -149,9 +149,7 @@ def test_selection_shows_while_a_cell_runs(lab: Lab) -> None:
 
 
 def test_selection_shows_while_training_saturates_both_cores(lab: Lab) -> None:
-    nb = lab.open(
-        [cell(ENDLESS.replace("d_sae=256", "d_sae=4096").replace("batch_size=256", "batch_size=2048"))]
-    )
+    nb = lab.open([cell(ENDLESS.replace("d_sae=256", "d_sae=4096").replace("batch_size=256", "batch_size=2048"))])
     nb.run_cell(0)
     page = ExplorerPage(nb)
     page.wait_painted()
@@ -182,9 +180,7 @@ def test_hostile_text_is_shown_and_not_run(lab: Lab) -> None:
     page.wait_painted()
     page.type_text("<img src=x onerror='window.PWNED=1'> <script>window.PWNED=2</script> {{7*7}} $x$")
     page.wait_token("script")
-    nb.run_code(
-        "explorer.state.feature_names = {i: '<img src=x onerror=window.PWNED=3>' for i in range(256)}"
-    )
+    nb.run_code("explorer.state.feature_names = {i: '<img src=x onerror=window.PWNED=3>' for i in range(256)}")
     page.trained()
     page.click_bar(0)
     assert nb.page.evaluate("window.PWNED ?? null") is None

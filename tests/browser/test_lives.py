@@ -44,9 +44,7 @@ def test_one_explorer_shown_twice_is_one_trainer(lab: Lab) -> None:
     feature = below.click_bar(1)
     above.wait_selected(feature)
     below.wait_selected(feature)
-    assert nb.run_code(
-        "print(len([t for t in __import__('threading').enumerate() if 'sae' in t.name.lower()]) <= 3)"
-    )
+    assert nb.run_code("print(len([t for t in __import__('threading').enumerate() if 'sae' in t.name.lower()]) <= 3)")
 
 
 def test_the_same_cell_again_replaces_its_explorer(lab: Lab) -> None:
