@@ -1,0 +1,140 @@
+"""Stop, interrupt and shutdown in a real kernel, of every line of ipykernel (F24, F25, F33, F39).
+
+``make test`` tries the installed ipykernel, ``make soak`` the older lines as well, each from a folder of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+START = """
+from ipywidgets.widgets.widget import _instances
+from sae_widget import SuperpositionExplorer
+explorer = SuperpositionExplorer("a short text", model={model!r}, layer=1, corpus="text", d_sae=24, k=3,
+                                 steps=10**7, batch_size=32)
+explorer.wait(60)
+(stop,) = [w for w in _instances.values() if getattr(w, "description", "") == "Stop"]
+print(stop.model_id)
+"""
+
+
+class Kernel:
+    """A kernel and what it prints."""
+
+    def __init__(self, folder: str | None) -> None:
+        from jupyter_client.manager import KernelManager
+
+        env = dict(os.environ)
+        env["PYTHONPATH"] = os.pathsep.join([*([folder] if folder else []), str(REPOSITORY)])
+        self.manager = KernelManager(kernel_name="python3")  # the kernel of this environment
+        self.manager.start_kernel(env=env)
+        self.client = self.manager.client()
+        self.client.start_channels()
+        self.client.wait_for_ready(timeout=120)
+
+    def run(self, code: str, timeout: float = 120) -> str:
+        """What some code prints; an error fails."""
+        printed: list[str] = []
+
+        def hook(message: dict[str, Any]) -> None:
+            if message["msg_type"] == "stream":
+                printed.append(message["content"]["text"])
+            if message["msg_type"] == "error":
+                raise AssertionError("\n".join(message["content"]["traceback"]))
+
+        self.client.execute_interactive(code, timeout=timeout, output_hook=hook)
+        return "".join(printed).strip()
+
+    def click(self, model_id: str) -> None:
+        """What the page sends when a button is pressed."""
+        content = {"comm_id": model_id, "data": {"method": "custom", "content": {"event": "click"}}}
+        self.client.shell_channel.send(self.client.session.msg("comm_msg", content))
+
+    def until(self, expression: str, seconds: float = 30) -> None:
+        """Wait until an expression is true in the kernel."""
+        end = time.monotonic() + seconds
+        while self.run(f"print(bool({expression}))") != "True":
+            assert time.monotonic() < end, f"{expression}: {self.run('print(explorer.state.status)')}"
+            time.sleep(0.05)
+
+    def close(self) -> None:
+        self.client.stop_channels()
+        self.manager.shutdown_kernel(now=True)
+
+
+def older(version: str) -> str:
+    """A folder with another ipykernel; installed once."""
+    folder = REPOSITORY / ".venv" / "kernels" / version
+    if not (folder / "ipykernel").is_dir():
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder)]
+        subprocess.run([*command, f"ipykernel=={version}"], check=True)
+    return str(folder)
+
+
+@pytest.fixture(
+    params=[
+        "installed",
+        *(pytest.param(version, marks=pytest.mark.soak) for version in ("6.31.0", "7.1.0", "7.3.0")),
+    ]
+)
+def kernel(request: pytest.FixtureRequest) -> Iterator[Kernel]:
+    made = Kernel(None if request.param == "installed" else older(request.param))
+    if request.param != "installed":
+        assert made.run("import ipykernel; print(ipykernel.__version__)") == request.param
+    yield made
+    made.close()
+
+
+@pytest.mark.timeout(300)
+def test_stop_interrupt_and_shutdown(kernel: Kernel, tiny_gpt2_dir: Path) -> None:
+    stop = kernel.run(START.format(model=str(tiny_gpt2_dir)))
+
+    kernel.run("explorer.train()")
+    kernel.until("explorer.state.status.phase == 'training' and explorer.state.status.step > 10")
+    kernel.click(stop)
+    kernel.until("explorer.state.status.phase == 'ready'")
+    assert "Stopped at step" in kernel.run("print(explorer.status)")
+
+    # The square button while nothing runs in a cell: the training goes on, and nothing is torn.
+    kernel.run("explorer.train()")
+    kernel.until("explorer.state.status.phase == 'training' and explorer.state.status.step > 10")
+    kernel.manager.interrupt_kernel()
+    time.sleep(0.3)
+    before = int(kernel.run("print(explorer._runner.desk.trainer.step)"))
+    kernel.until(f"explorer._runner.desk.trainer.step > {before}")
+    kernel.run("explorer.stop(); explorer.wait(30)")
+
+    # The same while a cell waits for the training: it ends at a step boundary and the cell returns.
+    message = kernel.client.execute("explorer.train(blocking=True); print('returned')")
+    end = time.monotonic() + 30
+    interrupted = False
+    printed = ""
+    while "returned" not in printed:
+        assert time.monotonic() < end
+        if not interrupted and time.monotonic() > end - 28:
+            kernel.manager.interrupt_kernel()
+            interrupted = True
+        try:
+            news = kernel.client.get_iopub_msg(timeout=0.5)
+        except Exception:
+            continue  # no news for half a second
+        if news["parent_header"].get("msg_id") == message and news["msg_type"] == "stream":
+            printed += news["content"]["text"]
+    assert "Stopped at step" in kernel.run("print(explorer.status)")
+    assert kernel.run("print(len(explorer.history) == explorer._runner.desk.trainer.step)") == "True"
+
+    # Shutting down with a training on takes no longer than the kernel itself.
+    kernel.run("explorer.train()")
+    kernel.until("explorer.state.status.phase == 'training'")
+    asked = time.monotonic()
+    kernel.manager.shutdown_kernel()
+    assert time.monotonic() - asked < 6.0
