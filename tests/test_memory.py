@@ -94,18 +94,25 @@ def test_over_full_container_has_nothing_left(tmp_path: Path) -> None:
 
 PEAK = """
 import resource, sys
+from pathlib import Path
 import torch
 from sae_widget.config import TrainConfig
 from sae_widget.training import Trainer
+
+def peak():
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux hands ru_maxrss on from the parent
+        return int(status.read_text().split("VmHWM:")[1].split()[0]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
 d_in, d_sae, batch = map(int, sys.argv[1:])
 values = torch.randn(2 * batch, d_in)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
 config = TrainConfig(d_sae=d_sae, steps=3, batch_size=batch)
 trainer = Trainer(values, torch.ones(len(values), dtype=torch.long), config)
 list(trainer.run())
 trainer.sae()
-unit = 1024 if sys.platform == "linux" else 1
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * unit)
+print(peak() - before)
 """
 
 

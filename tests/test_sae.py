@@ -98,9 +98,7 @@ def test_round_trip_through_a_file(name: str, tmp_path: Path) -> None:
 
 
 @every_architecture
-@pytest.mark.parametrize(
-    ("field", "shape"), [("W_enc", (6,)), ("b_enc", (6,)), ("W_dec", (6, 10)), ("b_dec", (10,))]
-)
+@pytest.mark.parametrize(("field", "shape"), [("W_enc", (6,)), ("b_enc", (6,)), ("W_dec", (6, 10)), ("b_dec", (10,))])
 def test_wrong_shapes_are_named(name: str, field: str, shape: tuple[int, ...]) -> None:
     good = random_sae(name)
     parts = {part: getattr(good, part) for part in ("W_enc", "b_enc", "W_dec", "b_dec")}

@@ -139,5 +139,5 @@ def _unfolded(config: SaeConfig, tensors: dict[str, torch.Tensor]) -> SAE:
 
 
 def _reason(error: OSError) -> str:
-    name = f" ({Path(error.filename).name})" if isinstance(error.filename, (str, bytes)) and error.filename else ""
+    name = f" ({Path(error.filename).name})" if isinstance(error.filename, str) and error.filename else ""
     return f"{(error.strerror or str(error)).lower()}{name}"

@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
 
-from sae_widget.checkpoint.base import unreadable
+from sae_widget.checkpoint.base import CONFIG, unreadable
 from sae_widget.memory import free_memory
 
 if TYPE_CHECKING:
@@ -72,20 +72,18 @@ def _check_header(file: str, header: bytes, expected: dict[str, tuple[int, ...]]
     for name, shape in expected.items():
         dtype, got = found[name]
         if got != shape:
-            raise unreadable(file, f"{name} is {_by(got)}, {CONFIG_SAYS} {_by(shape)}")
+            raise unreadable(file, f"{name} is {_by(got)}, {CONFIG} says {_by(shape)}")
         if dtype not in FLOATS:
             raise unreadable(file, f"{name} is {dtype}, needs one of {', '.join(FLOATS)}")
-
-
-CONFIG_SAYS = "cfg.json says"
 
 
 def _entry(file: str, name: str, entry: Any) -> tuple[str, tuple[int, ...]]:
     if not isinstance(entry, dict):
         raise unreadable(file, "its header is damaged")
     dtype, shape = entry.get("dtype"), entry.get("shape")
-    whole = isinstance(shape, list) and all(type(n) is int and 0 <= n < 2**48 for n in shape)
-    if not isinstance(dtype, str) or not whole or len(shape) > 8:
+    if not isinstance(dtype, str) or not isinstance(shape, list) or len(shape) > 8:
+        raise unreadable(file, "its header is damaged")
+    if not all(type(n) is int and 0 <= n < 2**48 for n in shape):
         raise unreadable(file, "its header is damaged")
     if dtype not in SIZES:
         raise unreadable(file, f"{name[:60]} is {dtype[:20]}, at most {', '.join(SIZES)} are read")

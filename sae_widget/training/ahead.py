@@ -108,4 +108,3 @@ def _fast_epochs(engine: Engine) -> FastEpochs:
         first = engine.position[engine.rows] == 0
         engine.fast = original.FastEpochs(engine.everything(), first, engine.work, engine.moments)
     return engine.fast
-

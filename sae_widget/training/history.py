@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -97,7 +98,7 @@ def _extremes(column: np.ndarray, budget: int) -> np.ndarray:
     stretches = max(1, (budget - 2) // 2)
     edges = np.linspace(0, n, stretches + 1).astype(np.int64)
     keep = {0, n - 1}
-    for begin, end in zip(edges[:-1], edges[1:], strict=True):
+    for begin, end in pairwise(edges):
         part = column[begin:end]
         if len(part) == 0:
             continue

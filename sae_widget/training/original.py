@@ -114,7 +114,15 @@ class FastEpochs:
 
     def _train(self, step: int, rates: list[float], l1: list[float]) -> None:
         p, g, x, grad_pre = self.work.params, self.work.grads, self.x, self.grad_pre
-        lists = [p.vector], [g.vector], [self.moments[0].vector], [self.moments[1].vector], [], [self.count]
+        mean, square = self.moments
+        lists: tuple[list[torch.Tensor], ...] = (
+            [p.vector],
+            [g.vector],
+            [mean.vector],
+            [square.vector],
+            [],
+            [self.count],
+        )
         encoder, from_decoder, grad_pre_t = p.W_enc.t(), p.W_dec.t(), grad_pre.t()
         both, per_act = 2.0 * self._per_error(), self._per_act()
         addmm, relu_, mm, adam = torch.addmm, torch.relu_, torch.mm, torch._fused_adam_
@@ -155,7 +163,7 @@ class FastEpochs:
             l0=(np.count_nonzero(on, axis=(1, 2)) / n).tolist(),
             explained_variance=[variance_share(error, *self.totals[1]) for error in rest],
             explained_variance_with_first=[variance_share(error, *self.totals[0]) for error in every],
-            fired=on.any(axis=1),
+            fired=np.asarray(on.any(axis=1)),
         )
 
 
@@ -179,4 +187,3 @@ def _slots(count: int, rows: int, columns: int) -> torch.Tensor:
     """``[count, rows, columns]`` zeros, each slot on a cache line: a product's last bit can hang on that."""
     stride = -(-rows * columns // 16) * 16
     return torch.zeros(count * stride, dtype=torch.float32).as_strided((count, rows, columns), (stride, columns, 1))
-

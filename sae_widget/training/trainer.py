@@ -201,9 +201,7 @@ class Trainer:
                 ahead.settle()
 
 
-def train(
-    values: torch.Tensor, position: torch.Tensor, config: TrainConfig, **options: Any
-) -> Iterator[TrainStep]:
+def train(values: torch.Tensor, position: torch.Tensor, config: TrainConfig, **options: Any) -> Iterator[TrainStep]:
     """Train from scratch and yield a record for each step; ``Trainer`` gives the SAE as well.
 
     Args:
