@@ -18,9 +18,12 @@ from sae_widget.state import ExplorerState
 from sae_widget.views import VIEWS
 from sae_widget.views.clock import PageClock
 from sae_widget.views.pane import close_everything
+from sae_widget.views.presets import PRESETS
 from sae_widget.views.selection import selection_for
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sae_widget.activations.base import Activations, LanguageModel
     from sae_widget.features import Features
     from sae_widget.sae.base import SAE
@@ -66,12 +69,14 @@ class SuperpositionExplorer(W.VBox):
             inputs["text"] = _checked_text(text)
         if preset not in (None, "original tutorial"):
             raise ValueError(f"preset must be 'original tutorial' or None, got {preset!r}")
+        tutorial = PRESETS[0]
         if preset:
-            inputs = {"corpus": "text", "hook_name": "final_norm", "prepend_bos": False} | inputs
+            inputs = {name: value for name, value in tutorial.values.items() if name != "settings"} | inputs
         inputs["settings"] = TrainConfig.original_tutorial(**given) if preset else TrainConfig().changed(**given)
         _check_inputs(inputs)
         self._layer_given = "layer" in inputs
-        inputs.setdefault("layer", _default_layer(inputs.get("model", "auto")))
+        self._layer_of = tutorial.layer if preset else _upper_middle
+        inputs.setdefault("layer", _default_layer(inputs.get("model", "auto"), self._layer_of))
         _replace_predecessor(self, name)
         self.state = ExplorerState(**inputs)
         polled = _polled()
@@ -240,7 +245,7 @@ class SuperpositionExplorer(W.VBox):
         if model is None:
             return
         if not self._layer_given:
-            self.state.layer = model.n_layer * 2 // 3
+            self.state.layer = self._layer_of(model.n_layer)
             self._layer_given = True
         elif self.state.layer >= model.n_layer:
             self.state.layer = model.n_layer - 1
@@ -280,12 +285,16 @@ def _checked_text(text: object) -> str:
     return text.encode("utf-8", "replace").decode("utf-8") if any("\ud800" <= c <= "\udfff" for c in text) else text
 
 
-def _default_layer(model: str) -> int:
-    """A place in the upper middle, before the model itself is loaded."""
+def _upper_middle(n_layer: int) -> int:
+    """Two thirds of the way up, where features are said to be the most telling."""
+    return n_layer * 2 // 3
+
+
+def _default_layer(model: str, layer_of: Callable[[int], int]) -> int:
+    """The layer to begin with, before the model itself is loaded."""
     if model in ("auto", "bundled"):
         config = Path(__file__).parent / "bundled" / "model" / "config.json"
-        if config.exists():
-            return int(json.loads(config.read_text(encoding="utf-8"))["n_layer"]) * 2 // 3
+        return layer_of(int(json.loads(config.read_text(encoding="utf-8"))["n_layer"]))
     return 0
 
 

@@ -8,8 +8,10 @@ import pytest
 import torch
 from ipywidgets.widgets import widget as widget_module
 
-from sae_widget import SuperpositionExplorer, explorer as explorer_module
+from sae_widget import SuperpositionExplorer
+from sae_widget import explorer as explorer_module
 from sae_widget.config import TrainConfig
+from sae_widget.views.presets import PRESETS
 
 QUICK = {"architecture": "topk", "d_sae": 24, "k": 4, "steps": 40, "batch_size": 64, "corpus_tokens": 600}
 
@@ -83,6 +85,17 @@ def test_the_layer_is_fitted_to_the_model(make):
     explorer = make(layer=11)
     assert explorer.wait(30)
     assert explorer.state.layer == 2
+
+
+def test_the_preset_is_the_one_of_the_form(sae_widget_home):
+    explorer = SuperpositionExplorer(PRESETS[0].values["text"], preset="original tutorial", model="bundled")
+    try:
+        explorer.train(blocking=True)
+        assert PRESETS[0].fits(explorer.state)
+        assert explorer.sae.W_enc.shape == (192, 16)
+        assert [record.step for record in explorer.history.to_list()][-1] == 500
+    finally:
+        explorer.close()
 
 
 def test_pause_resume_stop_from_code(make):
