@@ -37,19 +37,6 @@ UNTIL = """([selector, test]) => new Promise((done) => {
     };
     look();
 })"""
-# Notes when the next click happened, by the event's own clock.
-NOTE_CLICK = """() => {
-    window.clicked = null;
-    const note = (event) => { window.clicked = event.timeStamp; };
-    window.addEventListener("pointerdown", note, {once: true, capture: true});
-}"""
-# From that click until Python, told of the selection, has made the card say it: milliseconds to the frame after it.
-CARD = """([card, feature]) => new Promise((done) => {
-    const look = () => card.dataset.selected === feature
-        ? requestAnimationFrame(() => setTimeout(() => done(performance.now() - window.clicked)))
-        : requestAnimationFrame(look);
-    look();
-})"""
 
 
 def run() -> list[tuple[str, str, str]]:
@@ -106,15 +93,9 @@ def click_rows(page: ExplorerPage, when: str) -> list[tuple[str, str, str]]:
     """Both kinds of link in one situation."""
     browser, python = [], []
     for click in range(CLICKS):
-        place = page.bar_place(click * 7 % 60)
-        before = page.attribute("bars", "selected")
-        page.nb.page.evaluate(NOTE_CLICK)
-        page.nb.page.mouse.click(*place)
-        feature = page.wait("bars", "selected", f"value !== '' && value !== {before!r}")
-        page.wait_selected(feature, ("heatmap", "tokens"))
-        browser.append(max(float(page.wait(name, "paint-ms", "value !== null")) for name in ("heatmap", "tokens")))
-        card = page.pane("card").element_handle()
-        python.append(float(page.nb.page.evaluate(CARD, [card, feature])))
+        painted = page.timed_click(page.bar_place(click * 7 % 60))
+        python.append(painted.pop("card"))
+        browser.append(max(painted.values()))
     return [
         (
             f"click to painted highlight, in the browser, {when}",

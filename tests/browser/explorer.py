@@ -16,6 +16,26 @@ QUICK = "corpus_tokens=3000, d_sae=256, k=8, steps=120, batch_size=256, layer=2"
 # The same, and goes on until it is stopped.
 ENDLESS = QUICK.replace("steps=120", "steps=5_000_000")
 
+# From the next pointerdown until each pane has another data-selected, and the frame with it is painted.
+_WATCH_HIGHLIGHT = """(panes) => {
+    window.painted = {};
+    let clicked = null;
+    window.addEventListener("pointerdown", (event) => { clicked = event.timeStamp; }, {once: true, capture: true});
+    for (const [name, node] of Object.entries(panes)) {
+        const before = node.dataset.selected ?? "";
+        const observer = new MutationObserver(() => {
+            if (clicked === null || (node.dataset.selected ?? "") === before) return;
+            observer.disconnect();
+            requestAnimationFrame(() => {
+                const after = new MessageChannel();
+                after.port1.onmessage = () => { window.painted[name] = performance.now() - clicked; };
+                after.port2.postMessage(0);
+            });
+        });
+        observer.observe(node, {attributeFilter: ["data-selected"]});
+    }
+}"""
+
 
 def cell(settings: str = QUICK, name: str = "explorer") -> str:
     """Code of a cell that makes and shows an explorer."""
@@ -103,18 +123,27 @@ class ExplorerPage:
         return self.wait("bars", "selected", f"value !== '' && value !== {before!r}")
 
     def row_place(self, row: int) -> tuple[float, float]:
-        """Where a row of the heatmap is on the screen; rows of a page of 64 are 17 pixels high."""
-        sheet = self.nb.scroll_into_view(self.pane("heatmap").locator(".saew-sheet"))
-        canvas = sheet.locator("canvas").bounding_box()
+        """Where a row of the heatmap is on the screen, of the rows that show before its list is scrolled."""
+        shown = self.nb.scroll_into_view(self.pane("heatmap").locator(".saew-list"))
+        shown.evaluate("(list) => { list.scrollTop = 0; }")
+        canvas = shown.locator("canvas").bounding_box()
         assert canvas is not None
-        height = float(sheet.evaluate("(node) => node.querySelector('.saew-mark').offsetHeight")) or 17.0
-        return canvas["x"] + canvas["width"] / 2, canvas["y"] + (row + 0.5) * height
+        rows = int(self.nb.run_code("print(min(explorer.state.rows, explorer.sae.d_sae))"))
+        return canvas["x"] + canvas["width"] / 2, canvas["y"] + (row + 0.5) * canvas["height"] / rows
 
     def click_row(self, row: int) -> str:
         """Click a row of the heatmap; returns the feature that is selected then."""
         before = self.attribute("heatmap", "selected")
         self.nb.page.mouse.click(*self.row_place(row))
         return self.wait("heatmap", "selected", f"value !== '' && value !== {before!r}")
+
+    def timed_click(self, place: tuple[float, float], panes: tuple[str, ...] = LINKED) -> dict[str, float]:
+        """Click, and the milliseconds from the event's own timestamp until each pane had painted its highlight."""
+        nodes = {name: self.pane(name).element_handle() for name in panes}
+        self.nb.page.evaluate(_WATCH_HIGHLIGHT, nodes)
+        self.nb.page.mouse.click(*place)
+        self.nb.page.wait_for_function("(n) => Object.keys(window.painted).length === n", arg=len(panes))
+        return self.nb.page.evaluate("() => window.painted")
 
     def token(self, index: int) -> Locator:
         """A token of the strip."""
