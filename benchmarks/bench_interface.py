@@ -64,4 +64,4 @@ def run() -> list[tuple[str, str, str]]:
 
 if __name__ == "__main__":
     for row in run():
-        print(" | ".join(row))  # noqa: T201
+        print(" | ".join(row))

@@ -226,7 +226,7 @@ class SuperpositionExplorer(W.VBox):
             view.close()
         self.state.unobserve_all()
         self.unobserve_all()
-        children, self.children = self.children, ()
+        children, self.children = self.children, []
         close_everything(*children, self.layout, selection_for(self.state))
         super().close()
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from sae_widget.metrics import variance_share
+from sae_widget.metrics import spread, variance_share
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -120,9 +120,7 @@ class FeatureCardData:
     version: int  # of the Features it was made from
 
 
-def feature_stats(
-    sae: SAE, values: torch.Tensor, position: torch.Tensor, *, skip_first: bool = True
-) -> FeatureStats:
+def feature_stats(sae: SAE, values: torch.Tensor, position: torch.Tensor, *, skip_first: bool = True) -> FeatureStats:
     """Statistics of every feature over many tokens.
 
     Args:
@@ -131,11 +129,7 @@ def feature_stats(
         position: place of each token in its window ``[n_tokens]``.
         skip_first: leave position 0 out of everything but ``explained_variance_with_first``.
     """
-    kept = (
-        position > 0
-        if skip_first and bool((position > 0).any())
-        else torch.ones_like(position, dtype=torch.bool)
-    )
+    kept = position > 0 if skip_first and bool((position > 0).any()) else torch.ones_like(position, dtype=torch.bool)
     fired = torch.zeros(sae.d_sae)
     total = torch.zeros(sae.d_sae)
     largest = torch.zeros(sae.d_sae)
@@ -157,15 +151,9 @@ def feature_stats(
         dead=(fired == 0).numpy(),
         n_tokens=n_kept,
         l0=float(fired.sum() / n_kept),
-        explained_variance=_share(values[kept], errors[kept]),
-        explained_variance_with_first=_share(values, errors),
+        explained_variance=variance_share(float(errors[kept].sum()), *spread(values[kept])),
+        explained_variance_with_first=variance_share(float(errors.sum()), *spread(values)),
     )
-
-
-def _share(x: torch.Tensor, errors: torch.Tensor) -> float:
-    """Explained variance from rows ``[pos, d_in]`` and their squared errors ``[pos]``."""
-    total = float((x - x.mean(0)).square().sum())
-    return variance_share(float(errors.sum()), total, float(x.square().sum()))
 
 
 def prompt_features(sae: SAE, activations: Activations, *, skip_first: bool = True) -> PromptFeatures:
@@ -230,9 +218,7 @@ def measured(features: Features, measure: str, token: int | None = None) -> np.n
     return prompt.max if measure == "max" else prompt.mean
 
 
-def order_features(
-    features: Features, sort: str, measure: str = "mean", token: int | None = None
-) -> np.ndarray:
+def order_features(features: Features, sort: str, measure: str = "mean", token: int | None = None) -> np.ndarray:
     """Feature numbers in the order in which they are shown. ``[d_sae]`` int64.
 
     Args:
@@ -265,10 +251,7 @@ def top_contexts(
     """
     with torch.no_grad():
         acts = torch.cat(
-            [
-                _one_feature(sae, activations.values[rows], feature)
-                for rows in _chunks(len(activations.values), 64)
-            ]
+            [_one_feature(sae, activations.values[rows], feature) for rows in _chunks(len(activations.values), 64)]
         )
     acts = torch.where(activations.position > 0, acts, torch.zeros_like(acts))
     group = activations.text_index * 10**7 + torch.cumsum((activations.position == 0).long(), 0)
@@ -281,9 +264,7 @@ def top_contexts(
             continue
         low, high = max(0, at - before), min(len(acts), at + after + 1)
         inside = [
-            i
-            for i in range(low, high)
-            if group[i] == group[at] and activations.spans[i, 1] > activations.spans[i, 0]
+            i for i in range(low, high) if group[i] == group[at] and activations.spans[i, 1] > activations.spans[i, 0]
         ]
         if at not in inside:
             continue

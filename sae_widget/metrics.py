@@ -20,12 +20,23 @@ def explained_variance(x: torch.Tensor, sae_out: torch.Tensor) -> float:
         sae_out: ``[pos, d_in]`` reconstruction.
 
     Returns:
-        The share, or ``nan`` when ``x`` does not vary (one row, constant rows).
+        The share, or ``nan`` when ``x`` does not vary (fewer than two rows, constant rows).
     """
-    total = float((x - x.mean(0)).square().sum())
-    return variance_share(float((x - sae_out).square().sum()), total, float(x.square().sum()))
+    return share_of_error(x, x - sae_out)
+
+
+def share_of_error(x: torch.Tensor, error: torch.Tensor) -> float:
+    """Explained variance from the rows and their errors, both ``[pos, d_in]``."""
+    return variance_share(float(error.square().sum()), *spread(x))
+
+
+def spread(x: torch.Tensor) -> tuple[float, float]:
+    """``sum ||x - mean||^2`` and ``sum ||x||^2`` of ``[pos, d_in]``; zero spread for fewer than two rows."""
+    if len(x) < 2:
+        return 0.0, 1.0
+    return float((x - x.mean(0)).square_().sum()), float(x.square().sum())
 
 
 def variance_share(error: float, total: float, size: float) -> float:
-    """``1 - error / total``; ``nan`` when ``total`` is no more than rounding of a sum of size ``size``."""
+    """``1 - error / total``; ``nan`` when ``total`` is no more than the rounding of a sum of ``size``."""
     return 1.0 - error / total if total > 1e-12 * size else math.nan

@@ -13,8 +13,9 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from sae_widget.muon import Muon
 from sae_widget.ngram import KneserNeyTrigram
 
 if TYPE_CHECKING:
@@ -130,50 +131,7 @@ def learning_rate_scale(step: int, steps: int, config: PretrainConfig) -> float:
     return max(0.0, min(1.0, (step + 1) / config.warmup_steps, (steps - step) / decay))
 
 
-def orthogonalize(update: torch.Tensor, steps: int = 5) -> torch.Tensor:
-    """The nearest semi-orthogonal matrix, by the quintic Newton-Schulz iteration of Muon (Jordan 2024).
-
-    ``torch.optim.Muon`` iterates in bfloat16, which is many times slower than float32 on a CPU
-    without bfloat16 instructions.
-    """
-    a, b, c = 3.4445, -4.7750, 2.0315
-    x = update.T if update.shape[0] > update.shape[1] else update
-    x = x / (x.norm() + 1e-7)
-    for _ in range(steps):
-        gram = x @ x.T
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.T if update.shape[0] > update.shape[1] else x
-
-
-class Muon:
-    """Momentum with orthogonalised updates for the weight matrices, in AdamW's learning-rate scale.
-
-    Args:
-        params: the matrices; those named in ``split`` are orthogonalised in that many column blocks
-            (query, key and value share one matrix in GPT-2).
-    """
-
-    def __init__(self, params: list[tuple[torch.nn.Parameter, int]], lr: float, weight_decay: float) -> None:
-        import torch
-
-        self.params, self.lr, self.weight_decay, self.scale = params, lr, weight_decay, 1.0
-        self.momentum = [torch.zeros_like(p) for p, _ in params]
-
-    def step(self) -> None:
-        """Apply the gradients once."""
-        import torch
-
-        with torch.no_grad():
-            for (param, blocks), momentum in zip(self.params, self.momentum, strict=True):
-                momentum.mul_(0.95).add_(param.grad, alpha=0.05)
-                update = param.grad.lerp(momentum, 0.95)
-                param.mul_(1 - self.lr * self.scale * self.weight_decay)
-                for block, piece in zip(param.chunk(blocks, 1), update.chunk(blocks, 1), strict=True):
-                    size = 0.2 * max(piece.shape) ** 0.5
-                    block.add_(orthogonalize(piece), alpha=-self.lr * self.scale * size)
-
-
-def new_model(config: PretrainConfig, end_id: int) -> torch.nn.Module:
+def new_model(config: PretrainConfig, end_id: int) -> Any:
     """A GPT-2 of the configured size with GPT-2's own initialisation."""
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
@@ -196,7 +154,7 @@ def new_model(config: PretrainConfig, end_id: int) -> torch.nn.Module:
     )
 
 
-def held_out_loss(model: torch.nn.Module, ids: np.ndarray, context: int) -> float:
+def held_out_loss(model: Any, ids: np.ndarray, context: int) -> float:
     """Mean next-token loss in nats over ``ids[2:]``, each token read with at least half a context before it."""
     import torch
 

@@ -25,6 +25,7 @@ RANKS = {
     "activations": 1,
     "memory": 1,
     "metrics": 1,
+    "muon": 1,
     "ngram": 1,
     "sae": 1,
     "checkpoint": 2,
@@ -45,7 +46,7 @@ RANKS = {
     "cli": 6,
 }
 # What views share; besides these no view imports another.
-SHARED_VIEWS = {"views.axes", "views.base", "views.palette", "views.pane", "views.selection"}
+SHARED_VIEWS = {"views.axes", "views.base", "views.palette", "views.pane", "views.selection", "views.words"}
 # The form is one pane in several files.
 PARTS_OF_A_VIEW = {
     "views.controls": {"views.source_controls", "views.train_controls"},

@@ -1,6 +1,5 @@
 """Feature statistics, text features, order, contexts: answers worked out by hand."""
 
-import numpy as np
 import pytest
 import torch
 

@@ -10,9 +10,10 @@ import torch
 from sae_widget.autosave import saved_runs
 from sae_widget.config import TrainConfig
 from sae_widget.features import feature_stats
-from sae_widget.runner import Runner, work
+from sae_widget.runner import Runner, job
 from sae_widget.runner.desk import Desk
 from sae_widget.state import ExplorerState
+from sae_widget.training import Trainer
 
 QUICK = TrainConfig(architecture="topk", d_sae=48, k=4, steps=60, batch_size=64, seed=1)
 TEXT = "It was the best of times, it was the worst of times."
@@ -224,7 +225,7 @@ def test_any_fault_of_the_worker_is_a_sentence_and_train_works_again(start, plac
 
 def test_too_wide_for_the_memory_is_refused_before_anything_is_made(start, monkeypatch):
     state, runner = start(settings=QUICK.changed(d_sae=100_000))
-    monkeypatch.setenv("MEM_LIMIT", str(psutil.Process().memory_info().rss + 500 * 10**6))
+    monkeypatch.setenv("MEM_LIMIT", str(psutil.Process().memory_info().rss + 300 * 10**6))
     runner.command("train")
     assert runner.wait(60)
     assert state.status.trouble
@@ -322,8 +323,8 @@ def test_the_original_tutorial_trains_on_the_text_alone(start):
 
 
 def test_a_running_training_is_saved_now_and_then(start, monkeypatch):
-    monkeypatch.setattr(work, "FIRST_SAVE", 0.1)
-    monkeypatch.setattr(work, "SAVE_EVERY", 0.2)
+    monkeypatch.setattr(job, "FIRST_SAVE", 0.1)
+    monkeypatch.setattr(job, "SAVE_EVERY", 0.2)
     state, runner = start(settings=QUICK.changed(steps=100_000))
     runner.command("train")
     until(lambda: len(saved_runs()) == 1)
@@ -338,7 +339,7 @@ def test_a_full_disk_is_a_sentence_and_the_training_goes_on(start, monkeypatch):
     def full(*_args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(work, "autosave", full)
+    monkeypatch.setattr(job, "autosave", full)
     state, runner = start()
     said = []
     state.observe(lambda change: said.append(change["new"].message), names=["status"])
@@ -346,3 +347,26 @@ def test_a_full_disk_is_a_sentence_and_the_training_goes_on(start, monkeypatch):
     assert len(state.history) == 60
     assert state.features is not None
     assert any("No space left" in message and "stays in memory" in message for message in said)
+
+
+def test_out_of_memory_halves_the_batch_once(start, monkeypatch):
+    original, failures = Trainer.run, ["first"]
+
+    def run(trainer):
+        if failures:
+            failures.pop()
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+        yield from original(trainer)
+
+    monkeypatch.setattr(Trainer, "run", run)
+    state, runner = start(settings=QUICK.changed(steps=2000))
+    said = []
+    state.observe(lambda change: said.append(change["new"].message), names=["status"])
+    train(runner)
+    assert len(state.history) == 2000
+    assert runner.desk.trainer.batch_size == 32
+    assert any("half the batch, 32 tokens" in message for message in said)
+    failures += ["once", "twice"]
+    train(runner)
+    assert state.status.phase == "failed"
+    assert "can't allocate memory" in state.status.message

@@ -53,9 +53,7 @@ def make_prompt(activations, rows):
 
 
 def make_features(prompt, *, stats=True, version=1):
-    sae = StandardSAE(
-        torch.zeros(D_IN, D_SAE), torch.zeros(D_SAE), torch.zeros(D_SAE, D_IN), torch.zeros(D_IN)
-    )
+    sae = StandardSAE(torch.zeros(D_IN, D_SAE), torch.zeros(D_SAE), torch.zeros(D_SAE, D_IN), torch.zeros(D_IN))
     top = np.arange(D_SAE, dtype=np.float32) * 10
     record = FeatureStats(top, top, top, top == 0, 500, 2.0, 0.8, 0.9) if stats else None
     return Features(sae, record, prompt, "by hand", version)
@@ -160,9 +158,7 @@ def test_5000_tokens_with_512_firings_each_stay_under_two_megabytes(view, state)
         np.ones(n, bool),
     )
     state.features = make_features(prompt)
-    sizes = [
-        len(getattr(view.widget, name)) for name in ("indptr", "ids", "acts", "fired", "maxima", "marks")
-    ]
+    sizes = [len(getattr(view.widget, name)) for name in ("indptr", "ids", "acts", "fired", "maxima", "marks")]
     assert sum(sizes) <= 2_100_000 and view.widget.facts["kept"] == 50
 
 
@@ -234,9 +230,7 @@ def test_while_training_at_most_one_push_in_the_wait_and_the_last_always(view, s
     labels, pushes, sent = view.widget.labels, 0, view.widget.acts
     for step in range(1, 101):
         now[0] += 0.1
-        state.features = make_features(
-            make_prompt(activations, [[], [(3, float(step))], [], []]), version=step
-        )
+        state.features = make_features(make_prompt(activations, [[], [(3, float(step))], [], []]), version=step)
         if view.widget.acts != sent:
             pushes, sent = pushes + 1, view.widget.acts
     assert 20 <= pushes <= 25 and view.widget.labels is labels

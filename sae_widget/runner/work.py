@@ -2,44 +2,25 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sae_widget.autosave import autosave, load_run, run_name, saved_runs
-from sae_widget.checkpoint import SaeFileError
-from sae_widget.runner.desk import Desk
+from sae_widget.autosave import load_run, run_name, saved_runs
+from sae_widget.runner.job import TrainingLoop
 from sae_widget.runner.loading import ModelLoading
-from sae_widget.runner.loop import DEBOUNCE, Loop
+from sae_widget.runner.loop import DEBOUNCE
 from sae_widget.runner.threads import leave_one_core
-from sae_widget.training import History, TrainingFault
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
     from sae_widget.autosave import SavedRun
-    from sae_widget.features import FeatureStats
-    from sae_widget.sae.base import SAE
     from sae_widget.state import ExplorerState
 
-log = logging.getLogger("sae_widget")
-SLICE = 0.05
-"""Seconds of training between two looks at the inputs."""
-FIRST_SAVE, SAVE_EVERY = 5.0, 30.0
-"""Seconds of training before the first automatic save, and between two."""
-NOTICE = 6.0
-"""Seconds for which a sentence about trouble stays while the training goes on."""
 
-
-class Runner(Loop):
+class Runner(TrainingLoop):
     """Turns the inputs of a state into its results: model, text, training, feature card."""
 
     def __init__(self, state: ExplorerState, *, polled: bool = False) -> None:
-        self.desk = Desk()
-        self._history: History | None = None
-        self._run = self._unsaved = ""
         self._path = Path()
         super().__init__(state, polled=polled)
 
@@ -194,118 +175,6 @@ class Runner(Loop):
         self.desk.open(sae, stats, f"the SAE of {self._path.name}, {self.desk.site_words}")
         self._show_features()
         self._say("ready", self._ready_words())
-
-    def _do_job(self) -> None:
-        end = time.monotonic() + SLICE
-        try:
-            for _ in self._job or ():
-                if self._poked or time.monotonic() > end:
-                    return
-        except TrainingFault as fault:
-            self._paused = True
-            self._show_training(final=False)
-            self._say("paused", str(fault), trouble=True)
-            return
-        self._job = None
-
-    def _training(self, *, go_on: bool = False) -> Generator[None, None, None]:
-        """The training as a sequence of short pieces of work; pausing is not asking for the next."""
-        state = self.state
-        if not go_on:
-            self._say("reading", "Reading the corpus", step=0, total=0)
-            for n in self.desk.read_training_data(state.corpus, state.corpus_tokens, state.text):
-                self._say("reading", f"Reading the corpus: {n:,} tokens")
-                yield
-            trainer = self.desk.start_training(state.settings)
-            self._history = History()
-            self.publisher.post(history=self._history)
-        else:
-            assert self.desk.trainer is not None
-            trainer = self.desk.trainer
-            more = trainer.step + state.settings.steps if trainer.step >= trainer.config.steps else trainer.config.steps
-            trainer.reconfigure(replace(state.settings, steps=more))
-        yield from self._steps(trainer)
-        self._show_training(final=True)
-        words = self._unsaved or " Click a feature to see what it does."
-        self._say("ready", f"Trained {trainer.step:,} steps.{words}", trouble=bool(self._unsaved))
-
-    def _steps(self, trainer: Any) -> Generator[None, None, None]:
-        assert self._history is not None
-        tick, shown, cost = 0.0, time.monotonic(), 0.0
-        save_at = shown + FIRST_SAVE
-        for record in trainer.run():
-            self._history.append(record)
-            now = time.monotonic()
-            if now - tick >= 0.1:
-                tick = now
-                self._progress(record)
-            if now - shown >= max(0.5, 40 * cost):  # drawing features takes at most a fortieth of the time
-                self._show_training(final=False)
-                shown = time.monotonic()
-                cost = shown - now
-            if now >= save_at:
-                self._autosave(trainer.sae(), None)
-                save_at = time.monotonic() + SAVE_EVERY
-            yield
-        self._progress(self._history.last)
-
-    def _progress(self, record: Any) -> None:
-        trainer = self.desk.trainer
-        if record is None or trainer is None:
-            return
-        rate, size = record.tokens_per_second, trainer.batch_size
-        left = (trainer.config.steps - record.step) * size / rate if rate > 0 else 0.0
-        notice = self._status.trouble and time.monotonic() < self._said_at + NOTICE
-        self._say(
-            "training",
-            self._status.message if notice else "Training",
-            trouble=notice,
-            step=record.step,
-            total=trainer.config.steps,
-            tokens_per_second=rate,
-            seconds_left=left,
-        )
-        self.publisher.post(history_tick=len(self._history or ()))
-
-    def _show_training(self, *, final: bool) -> None:
-        if self.desk.trainer is None or self.desk.corpus is None or not self.desk.can_continue:
-            return
-        shown = self.desk.show_training(final=final)
-        self._show_features()
-        if final and self.desk.trainer.step:
-            self._autosave(shown.sae, shown.stats)
-
-    def _autosave(self, sae: SAE, stats: FeatureStats | None) -> None:
-        """Write the SAE to disk; a full disk is worth a sentence, not the end of the training."""
-        self._unsaved = ""
-        try:
-            autosave(sae, stats, self.state.settings, self._run)
-        except (OSError, SaeFileError) as fault:
-            log.warning("autosave failed: %s", fault)
-            self._unsaved = f" It could not be saved to disk ({fault}) and stays in memory: free some space."
-            self._say(self._status.phase, f"The SAE is trained on.{self._unsaved}", trouble=True)
-
-    def _show_features(self) -> None:
-        features = self.desk.features()
-        self.publisher.post(features=features, history_tick=len(self._history or ()))
-        with self._cond:
-            if self.state.selected is not None and self._job is None:
-                self._dirty["selected"] = time.monotonic()
-
-    def _fail(self, fault: Exception) -> None:
-        training = self._job is not None
-        super()._fail(fault)
-        if training:
-            try:
-                self._show_training(final=True)  # what was trained so far is good: each step is applied whole
-            except Exception:
-                log.exception("the SAE of the failed training could not be shown")
-
-    def _end_job(self) -> None:
-        training = self._job is not None
-        super()._end_job()
-        if training:
-            self._show_training(final=True)
 
     def _training_is_on(self, what: str, *, quiet: bool = False) -> bool:
         if self._job is None:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from sae_widget.metrics import share_of_error
 from sae_widget.training import data, schedule
 from sae_widget.training.base import Flat, TrainingFault, TrainStep, adam_step
 from sae_widget.training.gradients import Losses, Workspace
-from sae_widget.training.quality import FixedSet, share_of_error
+from sae_widget.training.quality import FixedSet
 from sae_widget.training.start import copy_start, random_start
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from sae_widget.metrics import spread, variance_share
 from sae_widget.training.base import BETA1, BETA2, EPS
-from sae_widget.training.quality import spread, variance_share
 
 if TYPE_CHECKING:
     from sae_widget.config import TrainConfig

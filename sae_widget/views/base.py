@@ -52,7 +52,7 @@ class View:
             try:
                 self.draw()
                 self.show_fault(self.state.faults.get(self.name, ""))
-            except Exception as fault:  # noqa: BLE001  (a view must never stop the one who set a trait)
+            except Exception as fault:
                 log.exception("view %s failed", self.name)
                 self.show_fault(f"This pane could not be drawn ({type(fault).__name__}: {fault}). The rest goes on.")
 

@@ -184,7 +184,7 @@ def _l0(numbers: Numbers) -> Card:
     value, share = numbers.l0, numbers.l0 / max(1, numbers.d_sae)
     return Card(
         "l0",
-        "L0, features on per token",
+        "L0 (features on)",
         "–" if math.isnan(value) else f"{value:,.1f}",
         _word(value, value >= 1 and share <= L0_FINE, share > L0_BROKEN or value <= 0),
         f"How many of the {numbers.d_sae:,} features fire on a token, on average. Fine from 1 up to "

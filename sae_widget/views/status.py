@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 import ipywidgets as W
 from traitlets import Bool, Float, Int, Unicode
 
-from sae_widget.state import OFFERS, Status
+from sae_widget.state import OFFERS
 from sae_widget.views.base import read_static
 from sae_widget.views.pane import Pane
 from sae_widget.views.selection import GuardedWidget
+from sae_widget.views.words import progress_words, share_done
 
 PHASE_WORDS = {
     "starting": "Starting",
@@ -90,38 +91,3 @@ class StatusLine(Pane):
         """Progress can wait a moment; a new phase, message or trouble cannot."""
         old, new = change.old, change.new
         return change.name == "status" and (old.phase, old.trouble) != (new.phase, new.trouble)
-
-
-def share_done(status: Status) -> float:
-    """Share of the work that is done, 0 to 1; -1 when there is none to show."""
-    return min(1.0, max(0.0, status.step / status.total)) if status.total > 0 else -1.0
-
-
-def progress_words(status: Status) -> str:
-    """Step, pace and time left of a run: ``step 620 of 2,000, 31,000 tokens/s, 8 s left``."""
-    if status.total <= 0 or status.phase not in ("training", "paused", "stopping", "reading"):
-        return ""
-    said = [f"step {status.step:,} of {status.total:,}"] if status.phase != "reading" else []
-    if status.tokens_per_second > 0:
-        said.append(f"{_rounded(status.tokens_per_second):,} tokens/s")
-    if status.seconds_left > 0 and status.phase == "training":
-        said.append(f"{time_words(status.seconds_left)} left")
-    return ", ".join(said)
-
-
-def time_words(seconds: float) -> str:
-    """A time in one or two units: ``8 s``, ``3 min``, ``2 h 5 min``."""
-    whole = int(min(max(seconds, 0), 10**7) + 0.5)
-    if whole < 90:
-        return f"{whole} s"
-    minutes = (whole + 30) // 60
-    if minutes < 90:
-        return f"{minutes} min"
-    return f"{minutes // 60} h {minutes % 60} min"
-
-
-def _rounded(rate: float) -> int:
-    """To two digits, so that the words stand still while the rate wavers."""
-    whole = int(rate)
-    unit = 10 ** max(0, len(str(whole)) - 2)
-    return whole // unit * unit

@@ -9,7 +9,7 @@ import ipywidgets as W
 
 from sae_widget.config import TrainConfig
 from sae_widget.views.fields import Locks, described, sentence, setting
-from sae_widget.views.status import progress_words, share_done
+from sae_widget.views.words import progress_words, share_done
 
 if TYPE_CHECKING:
     from sae_widget.views.fields import Entry

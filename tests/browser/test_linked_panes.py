@@ -58,10 +58,7 @@ def test_click_hover_keys_and_escape(lab):
     for pane in (tokens, heat):
         page.wait_attribute(pane, "data-selected", "value === '3'")
     page.wait_attribute(tokens, "data-lit", "value === '2'")
-    assert (
-        token(tokens, 3).get_attribute("data-act") == "3"
-        and token(tokens, 4).get_attribute("data-act") == "0.5"
-    )
+    assert token(tokens, 3).get_attribute("data-act") == "3" and token(tokens, 4).get_attribute("data-act") == "0.5"
     assert tokens.locator(".saew-tip").inner_text() == "3"
     assert "50% of its maximum 6" in tokens.locator(".saew-summary").inner_text()
     assert heat.locator("[role=option]").get_attribute("aria-label").startswith("feature 3")
@@ -116,9 +113,7 @@ while not pathlib.Path("enough").exists():
 def test_a_click_is_shown_while_the_kernel_is_busy(lab):
     page, tokens, heat = panes(lab, cells=[BUSY])
     page.run_cell(1, wait=False)
-    page.page.wait_for_function(
-        "() => window.notebookPanel().sessionContext.session.kernel.status === 'busy'"
-    )
+    page.page.wait_for_function("() => window.notebookPanel().sessionContext.session.kernel.status === 'busy'")
     paints = []
     for index in (1, 2, 3, 4, 5, 1, 2, 3, 4, 5):
         token(tokens, index).click()

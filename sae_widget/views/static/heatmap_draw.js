@@ -47,7 +47,7 @@ function readPage(model) {
 function arrange(page, width) {
   const n = page.ids.length;
   if (page.facts.arrangement === "grid") {
-    const columns = width < 520 ? 2 : 4;
+    const columns = width < 400 ? 2 : 4;
     const gap = 16;
     const cell = (width - (columns - 1) * gap - 8) / columns;
     const boxes = page.ids.map((_, i) =>
