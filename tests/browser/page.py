@@ -53,7 +53,7 @@ _EXECUTE = """async ([command, args, wait]) => {
     if (wait) await done;
 }"""
 _COUNT = "(index) => window.notebookPanel().content.widgets[index]?.model?.executionCount ?? null"
-_OUTPUTS = "(index) => window.notebookPanel().content.widgets[index].model.outputs.toJSON()"
+_OUTPUTS = "(index) => window.notebookPanel().content.widgets[index].model.outputs?.toJSON() ?? []"
 
 
 class NotebookPage:
