@@ -14,6 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# On a shared machine a second is no measure of anything: no test fails for being slow, hangs end by their timeout.
+settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared machine")
 
 # Before any library reads them. Two tests run at a time on two cores: more threads would only wait.
 _HOME = Path(tempfile.mkdtemp(prefix="sae-widget-tests-"))

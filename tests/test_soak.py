@@ -6,6 +6,8 @@ Each runs briefly in ``make test`` and at its gate size in ``make soak``.
 import _thread
 import gc
 import signal
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -215,3 +217,26 @@ def test_an_interrupt_stops_a_blocking_training_at_a_step(tiny_gpt2_dir, sae_wid
 @pytest.mark.soak
 def test_a_hundred_interrupts(tiny_gpt2_dir, sae_widget_home):
     interrupted(tiny_gpt2_dir, 100)
+
+
+FIRST_VIEW = """
+import sys, time
+began = time.monotonic()
+calls = []
+sys.addaudithook(lambda name, args: calls.append((name, str(args))) if name in WATCHED else None)
+from sae_widget import SuperpositionExplorer
+explorer = SuperpositionExplorer(model="bundled")
+assert explorer.wait(60) and explorer.features.prompt is not None
+print(time.monotonic() - began, calls)
+explorer.close()
+"""
+
+
+@pytest.mark.soak
+def test_the_first_view_needs_no_network_and_ten_seconds(sae_widget_home):
+    """T18: from the import to the bundled SAE's features, in a fresh process."""
+    watched = "WATCHED = ('socket.connect', 'socket.getaddrinfo', 'socket.gethostbyname')\n"
+    done = subprocess.run([sys.executable, "-c", watched + FIRST_VIEW], capture_output=True, text=True, check=True)
+    seconds, calls = done.stdout.strip().splitlines()[-1].split(" ", 1)
+    assert calls == "[]"
+    assert float(seconds) < 10
