@@ -135,3 +135,14 @@ def test_the_chart_in_a_sentence(chart, state):
     assert chart.head.summary == (
         "Loss chart, 4 steps: total loss from 100 to 25; at the end reconstruction 22.5, sparsity 2.5."
     )
+
+
+def test_a_line_that_ends_in_a_gap_still_has_a_last_point():
+    """bqplot puts a label there, and ``translate(x, undefined)`` into the page when it has no place."""
+    run = History()
+    for number, sparsity in enumerate([0.5, 0.25, 0.0, 0.0], 1):
+        run.append(step(number, sparsity=sparsity))
+    _, losses = loss_lines(run, True)
+    assert losses["sparsity"][:2].tolist() == [0.5, 0.25]
+    assert np.isnan(losses["sparsity"][2])
+    assert losses["sparsity"][3] == 0.25

@@ -142,6 +142,8 @@ def loss_lines(history: History | None, log_scale: bool) -> tuple[np.ndarray, di
         drawable[drawable] &= found[name][drawable] > 0 if log_scale else True
         if drawable.any() and (name == "loss" or np.any(found[name][drawable] != 0)):
             losses[name] = np.where(drawable, found[name], np.nan)
+            # bqplot sets a label at the last point, which must have a place; with a gap before it nothing is drawn.
+            losses[name][-1] = found[name][drawable][-1]
     return (found["step"], losses) if losses else (np.zeros(0), {})
 
 
