@@ -197,7 +197,7 @@ def test_both_themes(lab: Lab, theme: str, name: str) -> None:
     page.wait_phase("ready")
     page.wait("chart", "step", "value === '400'")
     page.wait_features()
-    page.wait_selected(page.click_bar(0))
+    page.wait_selected(nb.run_code(PICK_A_RARE_ONE).strip())
     nb.page.mouse.move(5, 5)
     assert page.attribute("tokens", "theme") == name
     nb.scroll_into_view(page.pane("status"))
@@ -205,6 +205,15 @@ def test_both_themes(lab: Lab, theme: str, name: str) -> None:
     other = LIGHT if theme == DARK else DARK
     nb.theme(other)
     page.wait("tokens", "theme", f"value !== {name!r}")
+
+
+# A feature that fires everywhere colours everything and shows nothing.
+PICK_A_RARE_ONE = """
+ids, _ = explorer.features.prompt.of_token(explorer.activations.labels.index("·times"))
+explorer.selected_feature = int(ids[explorer.features.stats.frequency[ids] < 0.02][0])
+explorer.wait(60)
+print(explorer.selected_feature)
+"""
 
 
 @pytest.mark.parametrize("width", [900, 1400])
