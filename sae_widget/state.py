@@ -15,18 +15,7 @@ CORPORA = ("documentation", "text")
 SORTS = ("activation", "frequency", "number")
 MEASURES = ("mean", "max", "token")
 ROWS = (16, 64, 256, 1024)
-COMMANDS = (
-    "train",
-    "pause",
-    "resume",
-    "stop",
-    "reset",
-    "read",
-    "load_gpt2",
-    "cancel",
-    "restore",
-    "retry",
-)
+COMMANDS = ("train", "pause", "resume", "stop", "reset", "read", "load_gpt2", "cancel", "restore", "retry")
 OFFERS = ("retry", "cancel", "restore", "load_gpt2")
 
 

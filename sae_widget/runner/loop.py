@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sae_widget.activations.base import ModelLoadError
 from sae_widget.runner.publisher import Publisher
-from sae_widget.state import Status
+from sae_widget.state import COMMANDS, Status
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -22,19 +22,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("sae_widget")
 DEBOUNCE = 0.15
 """Seconds that an input must rest before it is acted on."""
-COMMANDS = (
-    "train",
-    "pause",
-    "resume",
-    "stop",
-    "reset",
-    "read",
-    "load_gpt2",
-    "retry",
-    "cancel",
-    "restore",
-    "open",
-)
 AT_ONCE = ("pause", "stop", "cancel", "retry", "load_gpt2")
 READ_INPUTS = ("text", "layer", "hook_name", "prepend_bos")
 
@@ -73,7 +60,7 @@ class Loop:
 
     def command(self, name: str) -> None:
         """Ask for one of ``COMMANDS``; it is carried out by the worker, soon."""
-        if name not in COMMANDS:
+        if name not in (*COMMANDS, "open"):  # a page cannot name a path
             raise ValueError(f"command must be one of {', '.join(COMMANDS)}, got {name!r}")
         if name == "cancel" and self._loading is not None:
             self._loading.cancel()
