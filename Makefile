@@ -17,7 +17,7 @@ PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check -c const
 # Two tests at a time on two cores, one torch thread each; a browser test has the machine to itself.
 PYTEST := $(PY) -m pytest -q --durations=10
 
-.PHONY: help lab test test-fast test-browser bench soak check clean links
+.PHONY: help lab test test-fast test-browser pictures bench soak check clean links
 
 help:  ## say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 24
@@ -33,6 +33,12 @@ test-fast: $(VENV)/.installed-test  ## run the tests that need no browser
 test-browser: $(VENV)/.installed-test  ## run the tests in JupyterLab and Chromium; pictures go to artifacts/
 	./.ci/chromium $(PY)
 	$(PYTEST) -m browser -n 0 tests/browser
+
+pictures: $(VENV)/.installed-test  ## take the pictures of the README again
+	./.ci/chromium $(PY)
+	$(PYTEST) -m browser -n 0 tests/browser/test_explorer.py -k both_themes
+	mkdir -p docs/images
+	cp artifacts/screenshots/explorer-light.png artifacts/screenshots/explorer-dark.png docs/images/
 
 soak: $(VENV)/.installed-test  ## run the long tests (half an hour and more)
 	$(PYTEST) -m soak -n 0 --timeout 7200

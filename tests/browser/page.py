@@ -17,12 +17,10 @@ if TYPE_CHECKING:
 
 SCREENSHOTS = REPOSITORY / "artifacts" / "screenshots"
 LIGHT, DARK = "JupyterLab Light", "JupyterLab Dark"
-# What JupyterLab itself says on a good day, and what bqplot says when it places the (hidden) label of a line that
-# ends in a gap; everything else is somebody's fault.
+# What JupyterLab itself says on a good day; everything else is somebody's fault.
 HARMLESS = re.compile(
     r"favicon|/static/.*\.map|lsp/status|Failed to fetch.*(news|extension)|ResizeObserver loop"
     r"|WebSocket is closed before|Canceled future for|net::ERR_ABORTED"
-    r"|Trailing garbage, .translate\([-\d.]+,undefined\)"
 )
 
 # In every page: the notebook's panel, wherever JupyterLab has put the focus.
