@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 KEEP = 10
 """Saved runs that are kept; older ones are removed."""
+_NUMBER = itertools.count(1)
 
 
 @dataclass(frozen=True)
@@ -93,5 +95,5 @@ def load_run(path: Path) -> tuple[SAE, FeatureStats | None]:
 
 
 def run_name() -> str:
-    """A name for a run of now that sorts by time."""
-    return time.strftime("%Y%m%d-%H%M%S") + f"-{os.getpid()}"
+    """A name for a run of now that sorts by time and is no other run's, not even of the same second."""
+    return time.strftime("%Y%m%d-%H%M%S") + f"-{os.getpid()}-{next(_NUMBER)}"

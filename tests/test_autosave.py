@@ -4,7 +4,6 @@ import os
 import stat
 import time
 
-import pytest
 import torch
 
 from sae_widget.autosave import KEEP, autosave, autosave_folder, load_run, run_name, saved_runs
@@ -63,6 +62,7 @@ def test_without_a_folder_there_are_no_runs(sae_widget_home):
     assert saved_runs() == []
 
 
-@pytest.mark.parametrize("_", range(2))
-def test_names_sort_by_time(_):
-    assert run_name()[:8].isdigit()
+def test_names_sort_by_time_and_never_meet():
+    names = [run_name() for _ in range(20)]
+    assert all(name[:8].isdigit() for name in names)
+    assert len(set(names)) == 20

@@ -191,12 +191,26 @@ def test_a_loss_that_is_no_number_pauses_with_the_last_good_weights(start):
     state, runner = start(settings=QUICK.changed(steps=100_000))
     runner.command("train")
     until(lambda: state.status.phase == "training" and state.status.step > 5)
+    values = runner.desk.corpus.values
+    sound = values.clone()
     with torch.no_grad():
-        runner.desk.corpus.values[:] = float("nan")
+        values[:] = float("nan")
     until(lambda: state.status.phase == "paused")
     assert state.status.trouble
     assert "Rolled back" in state.status.message
-    assert torch.isfinite(weights(runner.desk.trainer.sae())).all()
+    trainer = runner.desk.trainer
+    assert torch.isfinite(weights(trainer.sae())).all()
+    with torch.no_grad():
+        values.copy_(sound)
+    reached = trainer.step
+    state.settings = state.settings.changed(learning_rate=1e-4, steps=reached + 25)
+    runner.command("resume")
+    assert runner.wait(60)
+    assert runner.desk.trainer is trainer
+    assert (trainer.step, trainer.config.learning_rate) == (reached + 25, 1e-4)
+    assert state.status.phase == "ready"
+    assert len(state.history) == reached + 25
+    assert saved_runs()[0].info["settings"]["learning_rate"] == 1e-4
 
 
 @pytest.mark.parametrize("place", ["read", "read_training_data", "start_training", "show_training", "features"])

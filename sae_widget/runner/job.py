@@ -47,7 +47,7 @@ class TrainingLoop(Loop):
                 if self._poked or time.monotonic() > end:
                     return
         except TrainingFault as fault:
-            self._paused = True
+            self._job, self._paused = self._training(go_on=True), True  # the old one ended with its exception
             self._show_training(final=False)
             self._say("paused", str(fault), trouble=True)
             return
@@ -90,7 +90,7 @@ class TrainingLoop(Loop):
                 shown = time.monotonic()
                 cost = shown - now
             if now >= save_at:
-                self._autosave(trainer.sae(), None)
+                self._autosave(trainer, trainer.sae(), None)
                 save_at = time.monotonic() + SAVE_EVERY
             yield
         self._progress(self._history.last)
@@ -135,13 +135,13 @@ class TrainingLoop(Loop):
         shown = self.desk.show_training(final=final)
         self._show_features()
         if final and self.desk.trainer.step:
-            self._autosave(shown.sae, shown.stats)
+            self._autosave(self.desk.trainer, shown.sae, shown.stats)
 
-    def _autosave(self, sae: SAE, stats: FeatureStats | None) -> None:
+    def _autosave(self, trainer: Trainer, sae: SAE, stats: FeatureStats | None) -> None:
         """Write the SAE to disk; a full disk is worth a sentence, not the end of the training."""
         self._unsaved = ""
         try:
-            autosave(sae, stats, self.state.settings, self._run)
+            autosave(sae, stats, trainer.config, self._run)
         except (OSError, SaeFileError) as fault:
             log.warning("autosave failed: %s", fault)
             self._unsaved = f" It could not be saved to disk ({fault}) and stays in memory: free some space."
