@@ -49,6 +49,7 @@ class PretrainConfig:
     warmup_steps: int = 100
     decay_share: float = 0.4  # share of the run in which the learning rate falls to zero
     seed: int = 0
+    precision: str = "float32"  # of the matrix products; "bfloat16" needs a processor that multiplies in it
 
 
 def read_corpus(folder: Path, held_out: tuple[str, ...] = HELD_OUT) -> tuple[list[str], list[str]]:
@@ -267,8 +268,9 @@ class PretrainRun:
         self.model.zero_grad(set_to_none=True)
         total = 0.0
         for micro in window.split(8):
-            logits = self.model(micro).logits[:, :-1]
-            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), micro[:, 1:].flatten())
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+                logits = self.model(micro).logits[:, :-1]
+            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), micro[:, 1:].flatten())
             (loss * len(micro) / len(window)).backward()
             total += float(loss.detach()) * len(micro) / len(window)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -311,6 +313,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.add_argument(f"--{field.replace('_', '-')}", type=int, default=getattr(defaults, field))
     for field in ("muon_lr", "adam_lr", "weight_decay", "dropout", "decay_share"):
         parser.add_argument(f"--{field.replace('_', '-')}", type=float, default=getattr(defaults, field))
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default=defaults.precision)
     args = vars(parser.parse_args(argv))
     corpus, out, export, minutes = (args.pop(k) for k in ("corpus", "out", "export", "minutes"))
     run = PretrainRun(PretrainConfig(**args), out, corpus)
