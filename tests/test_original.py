@@ -97,6 +97,13 @@ def test_general_path_gives_the_same_records(x: torch.Tensor, monkeypatch: pytes
         assert (a.dead, a.tokens, a.learning_rate) == (b.dead, b.tokens, b.learning_rate)
 
 
+def test_both_libraries_products_give_the_same_records(x: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = TrainConfig.original_tutorial(steps=60)
+    small = [record.loss for record in train(x, torch.arange(N), config)]
+    monkeypatch.setattr(original, "SMALL_PRODUCT", 0)
+    assert small == pytest.approx([record.loss for record in train(x, torch.arange(N), config)], rel=1e-5)
+
+
 def test_looking_at_the_weights_changes_nothing(x: torch.Tensor) -> None:
     config = TrainConfig.original_tutorial(steps=90)
     whole = Trainer(x, torch.arange(N), config)

@@ -1,6 +1,6 @@
 """The fast path for small full-batch runs, as in the original tutorial: many epochs at a time.
 
-The loss and its gradients are those of ``gradients.Workspace`` without its extras. An epoch is eleven calls
+The loss and its gradients are those of ``gradients.Workspace`` without its extras. An epoch is a dozen calls
 into buffers that are made once; what its record needs stays in those buffers, and the records of up to 25
 epochs are worked out together. Whoever wants the weights in the middle of them gets them exactly: the epochs
 are done again from the copy that was made before the first (``rewind``).
@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 
 from sae_widget.metrics import spread, variance_share
-from sae_widget.training.base import BETA1, BETA2, EPS
+from sae_widget.training.base import adam_step
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sae_widget.config import TrainConfig
     from sae_widget.training.base import Moments
     from sae_widget.training.gradients import Workspace
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 MOST_EPOCHS = 25
 BUFFER_FLOATS = 320_000  # of all epochs' errors together, so that they stay in the cache
 MOST_FEATURES = 512
+SMALL_PRODUCT = 250_000  # multiplications; numpy's product is then quicker than torch's, and takes one thread
 
 
 def fits(config: TrainConfig, n_rows: int, d_in: int) -> bool:
@@ -51,6 +54,17 @@ class Epochs:
         return len(self.l0)
 
 
+class _Slot(NamedTuple):
+    """One epoch's buffers: as numpy has them, and the same memory as the products take it."""
+
+    error: np.ndarray  # sae_out - x, [n, d_in]
+    acts: np.ndarray  # feature_acts and a column of ones, [n, d_sae + 1]
+    features: np.ndarray  # feature_acts, [n, d_sae]
+    error_out: Any
+    acts_in: Any
+    pre: Any  # the memory of ``features``
+
+
 class FastEpochs:
     """Full-batch epochs of ReLU + L1 with Adam, on parameters that belong to a ``Workspace``.
 
@@ -61,16 +75,23 @@ class FastEpochs:
         moments: Adam's.
     """
 
+    product: Callable[..., Any]
+    view: Callable[[torch.Tensor], Any]
+
     def __init__(self, x: torch.Tensor, first: torch.Tensor, work: Workspace, moments: Moments) -> None:
         self.x, self.work, self.moments = x, work, moments
         n, d_in = x.shape
         self.most = max(1, min(MOST_EPOCHS, BUFFER_FLOATS // (n * d_in)))
         self.errors = _slots(self.most, n, d_in)  # sae_out - x of each epoch, [n_epochs, n, d_in]
         self.acts = _slots(self.most, n, work.d_sae + 1).fill_(1.0)  # a last column of ones: b_dec's input
-        features = self.acts[:, :, :-1]
-        self.slots = [(e, a, a.t(), f) for e, a, f in zip(self.errors, self.acts, features, strict=True)]
+        small = n * d_in * (work.d_sae + 1) <= SMALL_PRODUCT
+        self.product = np.matmul if small else torch.mm  # called alike
+        self.view = torch.Tensor.numpy if small else lambda tensor: tensor
+        self.slots = [self._slot(error, acts) for error, acts in zip(self.errors, self.acts, strict=True)]
         self.grad_pre = torch.empty(n, work.d_sae, dtype=torch.float32)
-        self.count, self.l1 = torch.zeros((), dtype=torch.float32), torch.zeros(1, 1, dtype=torch.float32)
+        self.scaled = torch.empty(n, work.d_sae + 1, dtype=torch.float32)  # acts times the error's factor
+        self.on = np.empty((n, work.d_sae), dtype=np.float32)
+        self.count = torch.zeros((), dtype=torch.float32)
         self.rest = (~first).nonzero()[:, 0]
         self.totals = spread(x), spread(x[self.rest])
         self.before: tuple[torch.Tensor, ...] = ()
@@ -104,6 +125,10 @@ class FastEpochs:
     def _vectors(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         return self.work.params.vector, self.moments[0].vector, self.moments[1].vector
 
+    def _slot(self, error: torch.Tensor, acts: torch.Tensor) -> _Slot:
+        view, features = self.view, acts[:, :-1]
+        return _Slot(error.numpy(), acts.numpy(), features.numpy(), view(error), view(acts), view(features))
+
     def _per_error(self) -> float:
         n, d_in = self.x.shape
         return 1.0 / (n * d_in) if self.work.config.loss_reduction == "mean" else 1.0 / n
@@ -113,42 +138,31 @@ class FastEpochs:
         return 1.0 / (n * self.work.d_sae) if self.work.config.loss_reduction == "mean" else 1.0 / n
 
     def _train(self, step: int, rates: list[float], l1: list[float]) -> None:
-        p, g, x, grad_pre = self.work.params, self.work.grads, self.x, self.grad_pre
-        mean, square = self.moments
-        lists: tuple[list[torch.Tensor], ...] = (
-            [p.vector],
-            [g.vector],
-            [mean.vector],
-            [square.vector],
-            [],
-            [self.count],
+        p, g, product, view = self.work.params, self.work.grads, self.product, self.view
+        x, encoder, decoder, from_decoder = (view(t) for t in (self.x, p.W_enc.t(), p.decoder, p.W_dec.t()))
+        grad_encoder, grad_decoder, grad_pre_t = view(g.W_enc), view(g.decoder), view(self.grad_pre.t())
+        scaled_t, grad_pre_out = view(self.scaled.t()), view(self.grad_pre)
+        rows, b_enc, grad_b_enc, grad_pre, scaled = (
+            t.numpy() for t in (self.x, p.b_enc, g.b_enc, self.grad_pre, self.scaled)
         )
-        encoder, from_decoder, grad_pre_t = p.W_enc.t(), p.W_dec.t(), grad_pre.t()
-        both, per_act = 2.0 * self._per_error(), self._per_act()
-        addmm, relu_, mm, adam = torch.addmm, torch.relu_, torch.mm, torch._fused_adam_
-        threshold = torch.ops.aten.threshold_backward.grad_input
-        for i, rate in enumerate(rates):
-            error, acts, acts_t, features = self.slots[i]
-            self.count.fill_(step + i)
-            self.l1.fill_(per_act * l1[i])
-            addmm(p.b_enc, x, encoder, out=features)  # [n, d_sae]
-            relu_(acts)  # the column of ones stays what it is
-            addmm(x, acts, p.decoder, beta=-1, out=error)  # [n, d_in]
-            addmm(self.l1, error, from_decoder, alpha=both, out=grad_pre)  # [n, d_sae]
-            threshold(grad_pre, features, 0.0, grad_input=grad_pre)
-            mm(grad_pre_t, x, out=g.W_enc)
-            torch.sum(grad_pre, 0, out=g.b_enc)
-            addmm(g.decoder, acts_t, error, beta=0, alpha=both, out=g.decoder)
-            adam(
-                *lists,
-                lr=rate,
-                beta1=BETA1,
-                beta2=BETA2,
-                weight_decay=0.0,
-                eps=EPS,
-                amsgrad=False,
-                maximize=False,
-            )
+        on, both, per_act = self.on, 2.0 * self._per_error(), self._per_act()
+        with np.errstate(all="ignore"):  # what is not finite is found afterwards, with its step
+            for i, rate in enumerate(rates):
+                slot = self.slots[i]
+                product(x, encoder, out=slot.pre)
+                np.add(slot.features, b_enc, out=slot.features)
+                np.maximum(slot.features, 0.0, out=slot.features)  # [n, d_sae]
+                product(slot.acts_in, decoder, out=slot.error_out)
+                np.subtract(slot.error, rows, out=slot.error)  # [n, d_in]
+                product(slot.error_out, from_decoder, out=grad_pre_out)
+                np.multiply(grad_pre, both, out=grad_pre)
+                np.add(grad_pre, per_act * l1[i], out=grad_pre)
+                np.multiply(grad_pre, np.sign(slot.features, out=on), out=grad_pre)  # [n, d_sae]
+                product(grad_pre_t, x, out=grad_encoder)
+                np.add.reduce(grad_pre, 0, out=grad_b_enc)
+                np.multiply(slot.acts, both, out=scaled)
+                product(scaled_t, slot.error_out, out=grad_decoder)
+                adam_step(p, g, self.moments, self.count.fill_(step + i), rate)
 
     def _measure(self, l1: list[float]) -> Epochs:
         done, n = len(l1), len(self.x)
