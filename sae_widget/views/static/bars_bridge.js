@@ -17,6 +17,7 @@ export default {
     const empty = make("div", "sae-empty");
     const gone = make("div");
     const ticks = make("div", "sae-ticks");
+    const chosenTick = make("span");
     shade.append(gone, under, chosen, ticks, empty);
     plot.append(shade);
     const margin = model.get("margin");
@@ -28,10 +29,12 @@ export default {
     const ids = () => model.get("ids");
     const indexOf = (feature) => (feature === null || feature === undefined ? -1 : ids().indexOf(feature));
 
-    // Left edge and width of each bar, in the pixels of the overlay; bqplot moves the groups, so it is asked.
-    const columns = () => {
-      const groups = [...plot.querySelectorAll(".bargroup")];
-      return groups.map((group) => {
+    // Left edge and width of each bar, in the pixels of the overlay; bqplot moves the groups, so it is asked, but only
+    // after it has drawn: a click must not wait for that.
+    let at = [];
+    let numbers = []; // below the bars: {node, from, to}
+    const measure = () => {
+      at = [...plot.querySelectorAll(".bargroup")].map((group) => {
         const move = group.transform.baseVal;
         const rect = group.querySelector("rect");
         return [move.numberOfItems ? move.getItem(0).matrix.e : 0, rect ? Number(rect.getAttribute("width")) : 0];
@@ -40,13 +43,23 @@ export default {
     const cover = (column, place) => {
       column.hidden = !place;
       if (!place) return;
-      column.style.left = `${place[0] - 2}px`;
+      column.style.transform = `translateX(${place[0] - 2}px)`;
       column.style.width = `${place[1] + 4}px`;
     };
+    const span = (i) => {
+      const middle = at[i][0] + at[i][1] / 2;
+      const half = (String(ids()[i]).length * 7 + 8) / 2;
+      return { middle, from: middle - half, to: middle + half };
+    };
+    const tick = (node, i, middle) => {
+      const dead = model.get("dead").includes(ids()[i]);
+      node.className = `sae-tick${node === chosenTick ? " sae-tick-selected" : ""}${dead ? " sae-tick-dead" : ""}`;
+      node.textContent = String(ids()[i]);
+      node.style.left = `${middle}px`;
+    };
+    // Everything that depends on where the bars are: marks of dead features, and as many numbers as there is room for.
     const place = () => {
-      const at = columns();
-      cover(chosen, at[indexOf(selection.get("selected"))]);
-      cover(under, at[indexOf(selection.get("hovered"))]);
+      measure();
       const dead = model.get("dead").map((feature) => at[indexOf(feature)]).filter(Boolean);
       gone.replaceChildren(...dead.map(([left, width]) => {
         const mark = make("div", "sae-column sae-column-dead", "✕");
@@ -55,48 +68,61 @@ export default {
         mark.title = "dead: never fired on the corpus";
         return mark;
       }));
-      label(at);
-    };
-    // Numbers below the bars: as many as there is room for, that of the selected one always.
-    const label = (at) => {
-      const selected = indexOf(selection.get("selected"));
-      const taken = [];
-      const nodes = [];
-      for (const i of [selected, ...ids().keys()]) {
-        if (i < 0 || !at[i] || (i === selected && nodes.length)) continue;
-        const text = String(ids()[i]);
-        const middle = at[i][0] + at[i][1] / 2;
-        const half = (text.length * 7 + 8) / 2;
-        if (taken.some(([from, to]) => middle - half < to && middle + half > from)) continue;
-        taken.push([middle - half, middle + half]);
-        const dead = model.get("dead").includes(ids()[i]);
-        const node = make("span", `sae-tick${i === selected ? " sae-tick-selected" : ""}${dead ? " sae-tick-dead" : ""}`, text);
-        node.style.left = `${middle}px`;
-        nodes.push(node);
+      numbers = [];
+      for (const i of ids().keys()) {
+        if (!at[i]) continue;
+        const { middle, from, to } = span(i);
+        if (numbers.length && from < numbers[numbers.length - 1].to) continue;
+        const node = make("span");
+        tick(node, i, middle);
+        numbers.push({ node, from, to });
       }
-      ticks.replaceChildren(...nodes);
+      ticks.replaceChildren(...numbers.map(({ node }) => node), chosenTick);
+      cover(under, at[indexOf(selection.get("hovered"))]);
+      showSelected();
+    };
+    // The selected one has its number always; those that stand in its way make room.
+    const showSelected = () => {
+      const i = indexOf(selection.get("selected"));
+      const there = i >= 0 && at[i];
+      cover(chosen, at[i]);
+      chosenTick.hidden = !there;
+      const own = there ? span(i) : { from: Infinity, to: -Infinity };
+      if (there) tick(chosenTick, i, own.middle);
+      for (const { node, from, to } of numbers) {
+        const away = from < own.to && to > own.from;
+        if (node.hidden !== away) node.hidden = away;
+      }
     };
     const tell = () => {
       const hovered = selection.get("hovered");
       const feature = indexOf(hovered) >= 0 ? hovered : selection.get("selected");
-      const at = indexOf(feature);
+      const i = indexOf(feature);
       if (feature === null || feature === undefined) {
         told.textContent = ids().length ? "Point at a bar to preview a feature, click to select it." : "";
         return;
       }
       const name = model.get("names")[String(feature)];
-      const height = at >= 0 ? `, ${model.get("measure")} ${Number((bars.get("y") || [])[at] || 0).toPrecision(3)}` : "";
+      const height = i >= 0 ? `, ${model.get("measure")} ${Number((bars.get("y") || [])[i] || 0).toPrecision(3)}` : "";
       const state = model.get("dead").includes(feature) ? ", dead" : "";
-      told.textContent = `Feature ${feature.toLocaleString("en")}${name ? ` “${name}”` : ""}${height}${state}`;
+      const words = `Feature ${feature.toLocaleString("en")}${name ? ` “${name}”` : ""}${height}${state}`;
+      if (told.textContent !== words) told.textContent = words;
+    };
+    // bqplot's own selection follows the shared one: it may have been made for another page of bars.
+    const follow = () => {
+      const i = indexOf(selection.get("selected"));
+      const now = bars.get("selected");
+      if ((now && now.length ? now[0] : -1) !== i) bars.set("selected", i < 0 ? null : new Uint32Array([i]));
     };
     const highlight = () => {
-      const at = indexOf(selection.get("selected"));
-      const now = bars.get("selected");
-      const held = now && now.length ? now[0] : -1;
-      if (held !== at) bars.set("selected", at < 0 ? null : new Uint32Array([at]));
-      place();
-      tell();
       root.dataset.selected = selection.get("selected") ?? "";
+      showSelected();
+      follow();
+      tell();
+    };
+    const preview = () => {
+      cover(under, at[indexOf(selection.get("hovered"))]);
+      tell();
     };
     const choose = (feature) => {
       selection.set("selected", feature);
@@ -104,7 +130,6 @@ export default {
     };
     const under_pointer = (event) => {
       const x = event.clientX - shade.getBoundingClientRect().left;
-      const at = columns();
       if (!at.length) return -1;
       const reach = at.length > 1 ? Math.abs(at[1][0] - at[0][0]) / 2 : at[0][1];
       const found = at.findIndex(([left, width]) => Math.abs(left + width / 2 - x) <= reach);
@@ -132,12 +157,12 @@ export default {
     };
 
     plot.addEventListener("pointerdown", (event) => {
-      const at = under_pointer(event);
-      if (event.button === 0 && at >= 0) choose(ids()[at]);
+      const i = under_pointer(event);
+      if (event.button === 0 && i >= 0) choose(ids()[i]);
     }, { signal });
     plot.addEventListener("pointermove", (event) => {
-      const at = under_pointer(event);
-      hover(at >= 0 ? ids()[at] : null);
+      const i = under_pointer(event);
+      hover(i >= 0 ? ids()[i] : null);
     }, { signal });
     plot.addEventListener("pointerleave", () => hover(null), { signal });
     plot.addEventListener("keydown", key, { signal });
@@ -153,12 +178,14 @@ export default {
       moved.disconnect();
       shade.remove();
     });
-    drawOn(selection, ["selected", "hovered"], highlight, signal);
-    drawOn(bars, ["selected"], highlight, signal);
+    drawOn(selection, ["selected"], highlight, signal);
+    drawOn(selection, ["hovered"], preview, signal);
+    drawOn(bars, ["selected"], follow, signal);
     drawOn(bars, ["y"], soon, signal);
     drawOn(model, ["ids", "dead", "names", "measure", "empty"], () => {
       empty.textContent = model.get("empty");
       empty.hidden = !model.get("empty");
+      place();
       highlight();
       report(root, { bars: ids().length });
     }, signal);

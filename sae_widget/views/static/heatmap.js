@@ -29,6 +29,8 @@ class HeatmapPane {
     this.plan = null; // where it went when it was painted
     this.colours = null;
     this.coloursFor = "";
+    this.tall = 0; // of the list, and how far it is scrolled: known, since asking the page for them at a click costs a layout
+    this.scrolled = 0;
     this.goingTo = null; // the page that a key is going to, and which end of it is to be selected
     this.repaint = inNextFrame(() => this.paint());
     this.listen(signal);
@@ -51,7 +53,11 @@ class HeatmapPane {
     sheet.addEventListener("pointermove", (event) => event.pointerType !== "touch" && this.point(event));
     sheet.addEventListener("pointerleave", () => selection.hover(null));
     list.addEventListener("keydown", (event) => this.key(event));
-    const resized = new ResizeObserver(() => (!this.plan || list.clientWidth !== this.canvas.clientWidth) && this.repaint());
+    list.addEventListener("scroll", () => { this.scrolled = list.scrollTop; }, { passive: true });
+    const resized = new ResizeObserver(() => {
+      this.tall = list.clientHeight;
+      if (!this.plan || list.clientWidth !== this.canvas.clientWidth) this.repaint();
+    });
     resized.observe(list);
     signal.addEventListener("abort", () => resized.disconnect());
     this.head.showControls();
@@ -74,10 +80,12 @@ class HeatmapPane {
       return;
     }
     const turned = before && ["page", "size", "arrangement", "d_sae"].some((key) => before[key] !== page.facts[key]);
-    if (turned) this.list.scrollTop = 0;
+    if (turned) this.list.scrollTop = this.scrolled = 0;
     if (this.goingTo?.page === page.facts.page) {
       this.selection.select(this.goingTo.sign > 0 ? page.ids[0] : page.ids[page.ids.length - 1]);
-      this.goingTo = null;
+      this.tall = 0; // of the list, and how far it is scrolled: known, since asking the page for them at a click costs a layout
+    this.scrolled = 0;
+    this.goingTo = null;
     }
     this.paint();
     if (turned || !before) this.reveal();
@@ -152,13 +160,15 @@ class HeatmapPane {
   reveal() {
     const row = this.plan ? this.rowOf(this.selection.selected) : -1;
     if (row < 0) return;
-    const { list, plan } = this;
+    const { list, plan, scrolled } = this;
+    const height = this.tall || list.clientHeight;
     const { y, h: tall } = plan.boxes[row];
-    const first = list.scrollTop + plan.head;
-    const last = list.scrollTop + list.clientHeight - tall - 2;
-    if (y < first - 3 * tall || y > last + 3 * tall) list.scrollTop = y - list.clientHeight / 2;
-    else if (y < first) list.scrollTop = y - plan.head;
-    else if (y > last) list.scrollTop = y + tall - list.clientHeight + 2;
+    const first = scrolled + plan.head;
+    const last = scrolled + height - tall - 2;
+    if (y >= first && y <= last) return;
+    if (y < first - 3 * tall || y > last + 3 * tall) list.scrollTop = y - height / 2;
+    else list.scrollTop = y < first ? y - plan.head : y + tall - height + 2;
+    this.scrolled = list.scrollTop;
   }
 
   /** The row and the dimension under the mouse; -1 where there is none. */

@@ -17,6 +17,7 @@ class TokensPane {
     this.largest = 0; // of those that count
     this.full = 1; // the activation at the end of the scale
     this.pointed = null; // the token under the mouse
+    this.coloured = undefined; // the feature whose colours are shown
     this.listen();
   }
 
@@ -30,12 +31,14 @@ class TokensPane {
       this.colour();
       this.showBest();
     });
+    // Of what is hovered the colours often stand already when it is clicked.
+    const focus = () => this.coloured !== selection.focus && this.colour();
     selection.on(["selected"], () => {
-      this.colour();
-      this.showBest();
+      focus();
+      this.pressBest();
       markSelected(this.pane.root, selection);
     });
-    selection.on(["hovered"], inNextFrame(() => this.colour()));
+    selection.on(["hovered"], inNextFrame(focus));
     selection.on(["token"], () => {
       this.showToken();
       this.showBest();
@@ -130,6 +133,7 @@ class TokensPane {
   colour() {
     if (!this.text) return;
     const { text, pane, parts, selection: { focus } } = this;
+    this.coloured = focus;
     [this.shown, this.largest] = firings(text, focus);
     const corpus = text.corpusMax.get(focus) ?? 0;
     const toText = this.model.get("scale_to_text") || !(corpus > 0);
@@ -191,13 +195,21 @@ class TokensPane {
     const says = list.length ? "Strongest on " : this.isOut(token) ? "Not counted: " : "Nothing fires on ";
     best.replaceChildren(h("span", { class: "saew-sub" }, says), h("span", { class: "saew-token" }, text.labels[token]),
       ...list.map(([feature, act]) => this.featureButton(feature, act)));
+    this.pressBest();
+  }
+
+  /** Of the strongest features the selected one is pressed. */
+  pressBest() {
+    for (const button of this.parts.best.querySelectorAll("button")) {
+      button.setAttribute("aria-pressed", String(Number(button.dataset.feature) === this.selection.selected));
+    }
   }
 
   featureButton(feature, act) {
     const { selection } = this;
     const name = this.model.get("names")[String(feature)];
     const button = h("button", {
-      type: "button", class: "saew-chip", title: `Select ${this.nameOf(feature)}`, "aria-pressed": String(feature === selection.selected),
+      type: "button", class: "saew-chip", title: `Select ${this.nameOf(feature)}`, "data-feature": feature,
     }, h("b", {}, String(feature)), name ? ` ${name}` : "", ` ${nice(act)}`);
     onPress(button, (event) => selection.select(feature, event));
     button.addEventListener("click", (event) => event.detail === 0 && selection.select(feature, event)); // Enter, Space
