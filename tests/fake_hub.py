@@ -57,6 +57,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, send_body: bool) -> None:
         path = self.path.split("?")[0]
+        asked = re.search(r"/(?:resolve|revision)/([0-9a-f]{40})(?:/|$)", path)
+        self.commit = asked.group(1) if asked else COMMIT  # a commit that is asked for by its hash is answered as that
         self.server.requests.append(f"{self.command} {path}")
         if about := re.fullmatch(r"/api/models/([\w./-]+?)(/revision/\w+)?", path):
             repo = about.group(1)
@@ -100,7 +102,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body) - start))
         self.send_header("Accept-Ranges", "bytes")
         self.send_header("ETag", f'"{hashlib.sha256(body).hexdigest()}"')
-        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("X-Repo-Commit", self.commit)
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
         self.end_headers()

@@ -14,7 +14,7 @@ import pytest
 
 from sae_widget.activations import hub
 from sae_widget.activations.base import DamagedModelError, LoadCancelled, ModelLoadError
-from sae_widget.activations.fetch import describe
+from sae_widget.activations.fetch import PINNED, describe
 from sae_widget.activations.models import gpt2_is_cached, load_model
 from tests.fake_hub import COMMIT, FakeHub, fake_hub
 
@@ -60,6 +60,15 @@ def test_downloads_reads_and_then_needs_no_network(online: FakeHub) -> None:
     online.refusals["somebody/tiny"] = (503, "")
     assert load_model("somebody/tiny").network is model.network
     assert len(online.requests) == before
+
+
+def test_gpt2_is_asked_for_by_its_commit(online: FakeHub, tiny_gpt2_dir: Path) -> None:
+    online.repos["gpt2"] = tiny_gpt2_dir
+    snapshot = hub.download("gpt2", cancel=threading.Event())
+    assert snapshot.name == PINNED["gpt2"] and hub.cached_snapshot("gpt2") == snapshot
+    fetched = [request for request in online.requests if "/resolve/" in request]
+    assert len(fetched) >= 3 and all(f"/resolve/{PINNED['gpt2']}/" in request for request in fetched)
+    assert f"GET /api/models/gpt2/revision/{PINNED['gpt2']}" in online.requests
 
 
 def test_a_download_shows_its_progress(online: FakeHub, tmp_path: Path) -> None:

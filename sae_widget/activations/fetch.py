@@ -28,6 +28,9 @@ SMALL_FILES = (
     "merges.txt",
 )
 
+PINNED = dict.fromkeys(("gpt2", "openai-community/gpt2"), "607a30d783dfa663caf39e06633721c8d4cfcd7e")
+"""The commit of the models that the interface itself offers, so that everybody who asks for one gets the same."""
+
 CHUNK_BYTES = 65_536
 """Written at a time; with the library's 10 MB a slow network looks like a silent one for minutes."""
 
@@ -72,27 +75,28 @@ def _fetch(repo: str) -> Path:
     from huggingface_hub import HfApi, constants, hf_hub_download
 
     constants.DOWNLOAD_CHUNK_SIZE = CHUNK_BYTES
-    files = HfApi().model_info(repo, files_metadata=True, timeout=10).siblings or []
+    commit = PINNED.get(repo)
+    files = HfApi().model_info(repo, revision=commit, files_metadata=True, timeout=10).siblings or []
     sizes = {file.rfilename: file.size or 0 for file in files}
     if "config.json" not in sizes:
         raise ModelLoadError(f"{repo} has no config.json, so it is not a language model. Nothing was loaded.")
-    config = Path(hf_hub_download(repo, "config.json"))
+    config = Path(hf_hub_download(repo, "config.json", revision=commit))
     check_config(read_config(config, repo), repo)
-    weights = _weights(repo, sizes)
+    weights = _weights(repo, sizes, commit)
     wanted = [name for name in SMALL_FILES if name in sizes] + weights
     report(total=sum(sizes[name] for name in wanted))
     for name in wanted:
-        hf_hub_download(repo, name)
+        hf_hub_download(repo, name, revision=commit)
     return config.parent
 
 
-def _weights(repo: str, sizes: dict[str, int]) -> list[str]:
+def _weights(repo: str, sizes: dict[str, int], commit: str | None) -> list[str]:
     from huggingface_hub import hf_hub_download
 
     if WEIGHTS in sizes:
         return [WEIGHTS]
     if INDEX in sizes:
-        names = shard_names(Path(hf_hub_download(repo, INDEX)), repo)
+        names = shard_names(Path(hf_hub_download(repo, INDEX, revision=commit)), repo)
         if all(name in sizes for name in names):
             return [INDEX, *names]
     elif any(Path(name).suffix in PICKLE_SUFFIXES for name in sizes):
