@@ -10,48 +10,10 @@ import torch
 from sae_widget.autosave import saved_runs
 from sae_widget.config import TrainConfig
 from sae_widget.features import feature_stats
-from sae_widget.runner import Runner, job
+from sae_widget.runner import job
 from sae_widget.runner.desk import Desk
-from sae_widget.state import ExplorerState
 from sae_widget.training import Trainer
-
-QUICK = TrainConfig(architecture="topk", d_sae=48, k=4, steps=60, batch_size=64, seed=1)
-TEXT = "It was the best of times, it was the worst of times."
-
-
-@pytest.fixture
-def start(tiny_gpt2_dir, sae_widget_home):
-    """A function that makes a running state with its runner; everything is closed afterwards."""
-    made = []
-
-    def _start(**inputs):
-        inputs = {"model": str(tiny_gpt2_dir), "text": TEXT, "layer": 2, "corpus_tokens": 1500} | inputs
-        state = ExplorerState(**{"settings": QUICK} | inputs)
-        runner = Runner(state)
-        made.append(runner)
-        runner.start()
-        assert runner.wait(60)
-        return state, runner
-
-    yield _start
-    for runner in made:
-        runner.close()
-
-
-def until(condition, seconds=20.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.005)
-
-
-def weights(sae):
-    return torch.cat([sae.W_enc.flatten(), sae.b_enc, sae.W_dec.flatten(), sae.b_dec])
-
-
-def train(runner):
-    runner.command("train")
-    assert runner.wait(60)
+from tests.running import QUICK, TEXT, train, until, weights
 
 
 def test_a_text_is_read_and_a_model_without_sae_says_what_to_do(start):

@@ -39,6 +39,7 @@ class Loop:
         self._cond = threading.Condition()
         self._commands: deque[str] = deque()
         self._dirty: dict[str, float] = {"model": 0.0}
+        self._postponed: set[str] = set()  # inputs that were changed during a job and are acted on after it
         self._poked = False
         self._busy = False
         self._closed = False
@@ -150,6 +151,9 @@ class Loop:
             except Exception as fault:  # noqa: BLE001  (the worker lives on; the person reads the sentence)
                 self._fail(fault)
             with self._cond:
+                if self._job is None:
+                    self._dirty = dict.fromkeys(self._postponed, 0.0) | self._dirty
+                    self._postponed.clear()
                 self._busy = False
         try:
             self._end_job()

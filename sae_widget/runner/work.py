@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sae_widget.autosave import load_run, run_name, saved_runs
+from sae_widget.autosave import load_run, saved_runs
 from sae_widget.runner.job import TrainingLoop
 from sae_widget.runner.loading import ModelLoading
 from sae_widget.runner.loop import DEBOUNCE
@@ -33,7 +33,7 @@ class Runner(TrainingLoop):
         self.command("open")
 
     def _do_model(self) -> None:
-        if self._training_is_on("model"):
+        if self._training_is_on("model", "model"):
             return
         if self._loading is not None:
             self._loading.cancel()
@@ -77,7 +77,7 @@ class Runner(TrainingLoop):
         state = self.state
         with self._cond:
             self._dirty.pop("read", None)  # a button and the text it sets ask for one reading
-        if self.desk.model is None or self._training_is_on("text or layer", quiet=state.text == ""):
+        if self.desk.model is None or self._training_is_on("text or layer", "read"):
             return
         self._say("reading", "Reading the text")
         try:
@@ -94,8 +94,8 @@ class Runner(TrainingLoop):
 
     def _do_settings(self) -> None:
         trainer = self.desk.trainer
-        if trainer is None or self._job is None:
-            return
+        if trainer is None or not self._began:
+            return  # what is still to begin takes the settings when it does
         try:
             trainer.reconfigure(self.state.settings)
         except ValueError as fault:
@@ -121,7 +121,6 @@ class Runner(TrainingLoop):
             )
             return
         self._paused = False
-        self._run = run_name()
         self._job = self._training()
 
     def _do_pause(self) -> None:
@@ -130,12 +129,14 @@ class Runner(TrainingLoop):
             return
         self._paused = True
         self._show_training(final=False)
-        self._say("paused", f"Paused at step {self._status.step:,}. Resume goes on as if nothing had happened.")
+        step = self._step()
+        where = f"at step {step:,}" if step else "before the first step"
+        self._say("paused", f"Paused {where}. Resume goes on as if nothing had happened.", step=step)
 
     def _do_resume(self) -> None:
         if self._job is not None and self._paused:
             self._paused = False
-            self._say("training", "Training")
+            self._say(*(("training", "Training") if self._began else ("reading", "Reading the corpus")))
         elif self._job is None and self.desk.can_continue:
             self._job = self._training(go_on=True)
         else:
@@ -145,11 +146,13 @@ class Runner(TrainingLoop):
         if self._job is None:
             self._say(self._status.phase, "Nothing is training.")
             return
-        step, began = self._status.step, self.desk.trainer is not None
+        step = self._step()
         self._end_job()
-        kept = self._unsaved or " The SAE is kept; Continue goes on from here."
-        words = f"Stopped at step {step:,}.{kept}" if began else "Stopped."
-        self._say("ready", words)
+        if step:
+            kept = self._unsaved or " The SAE is kept; Continue goes on from here."
+            self._say("ready", f"Stopped at step {step:,}.{kept}", step=step, trouble=bool(self._unsaved))
+        else:
+            self._say("ready", "Stopped before the first step. What was shown before is kept; Train begins anew.")
 
     def _do_reset(self) -> None:
         self._end_job()
@@ -176,15 +179,20 @@ class Runner(TrainingLoop):
         self._show_features()
         self._say("ready", self._ready_words())
 
-    def _training_is_on(self, what: str, *, quiet: bool = False) -> bool:
+    def _step(self) -> int:
+        """Steps that the job has trained: 0 while it reads, whatever the run before it did."""
+        return self.desk.trainer.step if self._began and self.desk.trainer is not None else 0
+
+    def _training_is_on(self, what: str, turn: str) -> bool:
+        """Whether a job is on; if so, say that the input changes after it, and see to that."""
         if self._job is None:
             return False
-        if not quiet:
-            self._say(
-                self._status.phase,
-                f"The {what} changes when the training has stopped: stop it first.",
-                trouble=True,
-            )
+        self._postponed.add(turn)
+        self._say(
+            self._status.phase,
+            f"The {what} changes when the training has stopped: stop it first.",
+            trouble=True,
+        )
         return True
 
     def _saved_here(self) -> list[SavedRun]:

@@ -164,7 +164,7 @@ class TrainControls:
             ("Pause", "pause", "Hold the training; Resume goes on"),
         )
         self.pause.description, self.pause.icon, self.pause.tooltip = words, icon, tooltip
-        self.stop.disabled = phase not in ("training", "paused")
+        self.stop.disabled = phase not in ("reading", "training", "paused")  # a long corpus can be stopped too
         self.reset.disabled = phase not in ("ready", "failed", "paused") or not trained
 
     def _draw_progress(self) -> None:
