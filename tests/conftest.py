@@ -149,3 +149,23 @@ def start(tiny_gpt2_dir: Path, sae_widget_home: Path) -> Iterator[Any]:
     yield _start
     for runner in made:
         runner.close()
+
+
+@pytest.fixture
+def state() -> Iterator[Any]:
+    """An empty state; what its views share is closed afterwards."""
+    from sae_widget.state import ExplorerState
+    from sae_widget.views.selection import selection_for
+
+    made = ExplorerState()
+    yield made
+    selection_for(made).close()
+
+
+@pytest.fixture
+def state_with_features(state: Any) -> Any:
+    """``state`` with the features made by hand."""
+    from tests.hand_made import features
+
+    state.features = features()
+    return state
