@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets as W
 
+from sae_widget.activations.text import clean_text
 from sae_widget.config import HOOK_NAMES, TrainConfig, refuse_unknown
+from sae_widget.journal import JOURNAL
 from sae_widget.runner import Runner
 from sae_widget.state import ExplorerState
 from sae_widget.views import VIEWS
@@ -125,6 +127,11 @@ class SuperpositionExplorer(W.VBox):
     def status(self) -> str:
         """The status line."""
         return self.state.status.message
+
+    @property
+    def log(self) -> str:
+        """What went wrong in this kernel, with tracebacks: ``print(explorer.log)``."""
+        return JOURNAL.text
 
     @property
     def settings(self) -> TrainConfig:
@@ -279,10 +286,10 @@ def _check_inputs(inputs: dict[str, Any]) -> None:
         raise ValueError(f"hook_name must be one of {', '.join(HOOK_NAMES)}, got {inputs['hook_name']!r}")
 
 
-def _checked_text(text: object) -> str:
-    if not isinstance(text, str):
-        raise TypeError(f"text must be a string, got {type(text).__name__}")
-    return text.encode("utf-8", "replace").decode("utf-8") if any("\ud800" <= c <= "\udfff" for c in text) else text
+def _checked_text(text: Any) -> str:
+    """The text itself: half characters stay in it, for the reading to replace them and to say so."""
+    clean_text(text)
+    return str(text)
 
 
 def _upper_middle(n_layer: int) -> int:

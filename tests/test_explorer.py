@@ -2,6 +2,7 @@
 
 import gc
 import threading
+import time
 import weakref
 
 import pytest
@@ -65,17 +66,35 @@ def test_bad_arguments_are_refused_by_name(given, error, words):
     assert threading.active_count() == threads
 
 
-@pytest.mark.parametrize("text", [b"bytes", 3, ["a", "b"]])
-def test_a_text_of_another_type_is_refused(text):
-    with pytest.raises(TypeError, match="text must be a string, got"):
-        SuperpositionExplorer(text)
+@pytest.mark.parametrize(("text", "kind"), [(b"bytes", "bytes"), (3, "int"), (["a", "b"], "list"), (None, "None")])
+def test_a_text_of_another_type_is_refused(make, text, kind):
+    with pytest.raises(TypeError, match=f"text must be a string, got {kind}"):
+        make().read(text)
+    if text is not None:  # which stands for the text of the start
+        with pytest.raises(TypeError, match=f"text must be a string, got {kind}"):
+            SuperpositionExplorer(text)
 
 
-def test_a_lone_surrogate_is_replaced(make):
+def test_a_lone_surrogate_is_replaced_with_a_note(make):
     explorer = make("half \ud83d an emoji")
     assert explorer.wait(30)
-    assert explorer.activations.texts[0].startswith("half ")
-    assert "\ud83d" not in explorer.activations.texts[0]
+    assert explorer.activations.texts == ("half \ufffd an emoji",)
+    assert explorer.activations.notes == ("Half characters (lone surrogates) replaced by U+FFFD: 1.",)
+    explorer.read("whole \ud83d\ude00")
+    assert explorer.wait(30)
+    assert explorer.activations.texts == ("whole 😀",)
+
+
+def test_an_endless_text_is_refused_before_anything_is_done_with_it(make):
+    explorer = make()
+    assert explorer.wait(30)
+    before, began = explorer.activations, time.monotonic()
+    for use in (explorer.read, SuperpositionExplorer):
+        with pytest.raises(ValueError, match="text has 10,000,000 characters; the text limit is 200,000"):
+            use("x" * 10_000_000)
+    assert time.monotonic() - began < 0.5
+    assert explorer.wait(30)
+    assert explorer.activations is before
 
 
 def test_the_layer_is_fitted_to_the_model(make):

@@ -13,6 +13,7 @@ from sae_widget.views.base import read_static
 from sae_widget.views.fields import Entry, Locks, described, whole
 from sae_widget.views.presets import PRESETS, blocks
 from sae_widget.views.selection import GuardedWidget
+from sae_widget.views.words import sendable
 
 if TYPE_CHECKING:
     from sae_widget.views.pane import Pane
@@ -287,8 +288,3 @@ class SourceControls:
 
     def _forgive(self, name: str) -> None:
         self.state.refused = {known: text for known, text in self.state.refused.items() if known != name}
-
-
-def sendable(text: str) -> str:
-    """Text without lone surrogates, which cannot be sent to the page."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
