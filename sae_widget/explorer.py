@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as W
 
 from sae_widget.activations.text import clean_text
-from sae_widget.config import HOOK_NAMES, TrainConfig, refuse_unknown
+from sae_widget.config import HOOK_NAMES, MAX_D_SAE, TrainConfig, refuse_unknown
 from sae_widget.journal import JOURNAL
 from sae_widget.runner import Runner
 from sae_widget.state import ExplorerState
@@ -145,9 +145,9 @@ class SuperpositionExplorer(W.VBox):
 
     @selected_feature.setter
     def selected_feature(self, feature: int | None) -> None:
-        sae = self.sae
-        if feature is not None and sae is not None and not 0 <= feature < sae.d_sae:
-            raise ValueError(f"selected_feature must be between 0 and {sae.d_sae - 1}, got {feature}")
+        most = MAX_D_SAE if self.sae is None else self.sae.d_sae
+        if feature is not None and not 0 <= feature < most:
+            raise ValueError(f"selected_feature must be between 0 and {most - 1}, got {feature}")
         self.state.selected = feature
 
     # -- what a button does, from code ------------------------------------------------------------------------

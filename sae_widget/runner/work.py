@@ -120,6 +120,8 @@ class Runner(TrainingLoop):
                 "Already training: stop it first, or change learning rate and sparsity live.",
             )
             return
+        if not self._read_where_the_form_says():
+            return
         self._paused = False
         self._job = self._training()
 
@@ -163,6 +165,8 @@ class Runner(TrainingLoop):
         self._say("ready", "Back to the start. The trained SAE is saved: Restore brings it back.")
 
     def _do_restore(self) -> None:
+        if self._training_is_on("SAE that is shown"):
+            return
         runs = self._saved_here()
         if not runs:
             self._say("ready", f"No saved SAE for {self.desk.site_words} of this model.", trouble=True)
@@ -174,6 +178,8 @@ class Runner(TrainingLoop):
         self._say("ready", f"Restored the SAE of {when}.")
 
     def _do_open(self) -> None:
+        if self._training_is_on("SAE that is shown"):
+            return
         sae, stats = load_run(self._path)
         self.desk.open(sae, stats, f"the SAE of {self._path.name}, {self.desk.site_words}")
         self._show_features()
@@ -183,11 +189,22 @@ class Runner(TrainingLoop):
         """Steps that the job has trained: 0 while it reads, whatever the run before it did."""
         return self.desk.trainer.step if self._began and self.desk.trainer is not None else 0
 
-    def _training_is_on(self, what: str, turn: str) -> bool:
-        """Whether a job is on; if so, say that the input changes after it, and see to that."""
+    def _read_where_the_form_says(self) -> bool:
+        """Whether the place of the form is the one on the desk, which it is not when a reading failed: read again."""
+        desk, state = self.desk, self.state
+
+        def same() -> bool:
+            return (desk.layer, desk.hook_name, desk.prepend_bos) == (state.layer, state.hook_name, state.prepend_bos)
+
+        if not same():
+            self._do_read()
+        return same()
+
+    def _training_is_on(self, what: str, turn: str = "") -> bool:
+        """Whether a job is on; if so, say that it changes after the job, and see to that where it is an input."""
         if self._job is None:
             return False
-        self._postponed.add(turn)
+        self._postponed |= {turn} if turn else set()
         self._say(
             self._status.phase,
             f"The {what} changes when the training has stopped: stop it first.",
