@@ -116,6 +116,8 @@ def refuse_unknown(given: dict[str, Any] | list[str], known: list[str]) -> None:
     """Raise ``TypeError`` naming the first keyword that is not known, and the nearest that is."""
     for name in given:
         if name not in known:
+            if name in ("device", "dtype"):
+                raise TypeError(f"there is no setting {name!r}: everything runs on the CPU in float32; leave it out")
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(sorted(known))}"
             raise TypeError(f"unknown setting {name!r}{hint}")

@@ -61,6 +61,12 @@ def test_k_cannot_exceed_the_width():
     assert TrainConfig(architecture="standard", d_sae=8, k=9).d_sae == 8
 
 
+@pytest.mark.parametrize("device", ["cuda", "mps", "gpu", "cpu"])
+def test_a_device_is_refused_with_what_there_is(device):
+    with pytest.raises(TypeError, match="no setting 'device': everything runs on the CPU in float32; leave it out"):
+        TrainConfig().changed(device=device)
+
+
 def test_unknown_settings_are_refused_with_the_nearest_name():
     with pytest.raises(TypeError, match="'learning_rat'; did you mean 'learning_rate'"):
         TrainConfig().changed(learning_rat=1.0)

@@ -12,6 +12,7 @@ from sae_widget.checkpoint import SaeFileError
 from sae_widget.runner.desk import Desk
 from sae_widget.runner.loop import Loop
 from sae_widget.training import History, TrainingFault
+from sae_widget.training.spikes import Spikes
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -78,11 +79,16 @@ class TrainingLoop(Loop):
 
     def _steps(self, trainer: Any) -> Generator[None, None, None]:
         assert self._history is not None
-        tick, shown, cost = 0.0, time.monotonic(), 0.0
+        tick, shown, cost, spikes = 0.0, time.monotonic(), 0.0, Spikes()
         save_at = shown + FIRST_SAVE
         for record in self._records(trainer):
             self._history.append(record)
-            now = time.monotonic()
+            now, times = time.monotonic(), spikes.times(record.loss)
+            if times:
+                words = (
+                    f"The loss jumped to {record.loss:,.4g} at step {record.step:,}, {times:,.0f} times what it was."
+                )
+                self._say("training", f"{words} It trains on; if it stays high, lower the learning rate.", trouble=True)
             if now - tick >= 0.1:
                 tick = now
                 self._progress(record)

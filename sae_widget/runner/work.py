@@ -17,11 +17,16 @@ if TYPE_CHECKING:
     from sae_widget.state import ExplorerState
 
 
+POLLED = " Here a page sees no news from threads, so this one asks for them: keep it open."
+"""Said once where that is so (Colab)."""
+
+
 class Runner(TrainingLoop):
     """Turns the inputs of a state into its results: model, text, training, feature card."""
 
     def __init__(self, state: ExplorerState, *, polled: bool = False) -> None:
         self._path = Path()
+        self._unsaid = POLLED if polled else ""
         super().__init__(state, polled=polled)
 
     def _prepare(self) -> None:
@@ -221,6 +226,12 @@ class Runner(TrainingLoop):
         return self.state.corpus if self.state.corpus != "text" else "documentation"
 
     def _ready_words(self) -> str:
+        if self._loading is not None:
+            return self._what_is_shown()  # another sentence comes in a moment
+        unsaid, self._unsaid = self._unsaid, ""
+        return self._what_is_shown() + unsaid
+
+    def _what_is_shown(self) -> str:
         shown = self.desk.shown
         if shown is None:
             return f"No SAE for {self.desk.site_words} yet: press Train to make one."
