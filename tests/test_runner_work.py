@@ -70,13 +70,47 @@ def test_an_empty_text_leaves_the_last_one_and_says_so(start, text):
     assert not state.status.trouble
 
 
-def test_a_layer_that_the_model_lacks_is_refused_in_words(start):
+@pytest.mark.parametrize("layer", [99, 3, -1])
+def test_a_layer_that_the_model_lacks_is_refused_in_words(start, layer):
     state, runner = start()
     before = state.activations
-    state.layer = 99
+    state.layer = layer
     assert runner.wait(30)
-    assert "layer must be between 0 and 2, got 99" in state.status.message
+    assert f"layer must be between 0 and 2, got {layer}" in state.status.message
     assert state.activations is before
+    runner.command("train")  # there is nothing to train on at that layer, and another one is not taken instead
+    assert runner.wait(30)
+    assert state.features is None
+    assert f"layer must be between 0 and 2, got {layer}" in state.status.message
+
+
+def test_a_reading_that_breaks_leaves_the_last_text_marked(start, monkeypatch):
+    def broken(*_arguments, **_named):
+        raise RuntimeError("the disk is on fire")
+
+    state, runner = start()
+    before = state.activations
+    with monkeypatch.context() as patch:
+        patch.setattr("sae_widget.runner.desk.get_activations", broken)
+        state.text = "another"
+        assert runner.wait(30)
+    assert state.status.phase == "failed"
+    assert state.activations is before
+    assert state.faults == {"tokens": "The text could not be read. The last one stays: read it again."}
+    runner.command("read")
+    assert runner.wait(30)
+    assert state.activations.texts == ("another",)
+    assert state.faults == {}
+
+
+def test_a_corpus_that_is_no_utf8_is_refused_with_the_byte(start, tmp_path):
+    """F09"""
+    (tmp_path / "latin.txt").write_bytes("ein schöner Tag".encode("latin-1"))
+    state, runner = start(corpus=str(tmp_path / "latin.txt"))
+    runner.command("train")
+    assert runner.wait(30)
+    assert "is not UTF-8: byte 0xf6 at offset 7. Nothing was read" in state.status.message
+    assert state.status.phase == "failed"
 
 
 def test_pause_for_long_changes_nothing(start):

@@ -92,6 +92,9 @@ class Runner(TrainingLoop):
             self.publisher.post(faults={"tokens": message})
             self._say("ready", message, trouble=True)
             return
+        except Exception:
+            self.publisher.post(faults={"tokens": "The text could not be read. The last one stays: read it again."})
+            raise
         self.publisher.post(activations=self.desk.prompt, faults={})
         self._show_features()
         self._say("ready", self._ready_words())
