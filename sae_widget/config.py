@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -75,7 +74,7 @@ class TrainConfig:
         _number("max_grad_norm", self.max_grad_norm, 0.0, 1e6)
         for name in ("skip_first", "normalize", "center", "unit_norm_decoder", "tied_init"):
             if not isinstance(getattr(self, name), bool):
-                raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
+                raise TypeError(f"{name} must be True or False, got {_told(getattr(self, name))}")
         if self.architecture == "topk" and self.k > self.d_sae:
             raise ValueError(f"k must be between 1 and d_sae ({self.d_sae}), got {self.k}")
 
@@ -125,18 +124,27 @@ def refuse_unknown(given: dict[str, Any] | list[str], known: list[str]) -> None:
 
 def _choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {_told(value)}")
 
 
 def _whole(name: str, value: object, low: int, high: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be a whole number, got {value!r}")
+        raise TypeError(f"{name} must be a whole number, got {_told(value)}")
     if not low <= value <= high:
-        raise ValueError(f"{name} must be between {low:,} and {high:,}, got {value:,}")
+        raise ValueError(f"{name} must be between {low:,} and {high:,}, got {_told(value)}")
 
 
 def _number(name: str, value: object, low: float, high: float) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number, got {value!r}")
-    if not math.isfinite(value) or not low <= value <= high:
-        raise ValueError(f"{name} must be between {low:g} and {high:g}, got {value:g}")
+        raise TypeError(f"{name} must be a number, got {_told(value)}")
+    if not low <= value <= high:  # which NaN is not either
+        raise ValueError(f"{name} must be between {low:g} and {high:g}, got {_told(value)}")
+
+
+def _told(value: object) -> str:
+    """A value as it is told in a sentence: numbers with their separators, nothing of any length."""
+    try:
+        told = f"{value:,}" if type(value) is int else f"{value:g}" if isinstance(value, float) else repr(value)
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        return "a number of thousands of digits"
+    return told if len(told) <= 60 else f"{told[:57]}..."

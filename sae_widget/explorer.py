@@ -163,7 +163,11 @@ class SuperpositionExplorer(W.VBox):
         self.state.settings = self.state.settings.changed(**settings)
 
     def train(self, *, blocking: bool = False) -> None:
-        """Train a new SAE; returns at once unless ``blocking``."""
+        """Train a new SAE; returns at once unless ``blocking``.
+
+        The notebook's square button (an interrupt) ends a cell that waits, not a training in the background:
+        that is ended by ``stop`` or the Stop button.
+        """
         self._command("train")
         if blocking:
             self.wait()

@@ -118,7 +118,11 @@ class TrainControls:
     def _make_buttons(self) -> None:
         self.train = _button("Train", "play", "Train a new SAE with these settings", "primary")
         self.pause = _button("Pause", "pause", "")
-        self.stop = _button("Stop", "stop", "End the training and keep the SAE as it is")
+        self.stop = _button(
+            "Stop",
+            "stop",
+            "End the training and keep the SAE as it is; the square button of the notebook does not end it",
+        )
         self.reset = _button("Reset", "undo", "Forget what was trained and show the SAE from before")
         self.buttons = W.HBox([self.train, self.pause, self.stop, self.reset])
         self.buttons.add_class("sae-buttons")
