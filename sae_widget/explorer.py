@@ -22,6 +22,7 @@ from sae_widget.views.clock import PageClock
 from sae_widget.views.pane import close_everything
 from sae_widget.views.presets import PRESETS
 from sae_widget.views.selection import selection_for
+from sae_widget.views.source_controls import CORPUS_TOKENS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -286,6 +287,11 @@ def _check_inputs(inputs: dict[str, Any]) -> None:
         value = inputs.get(name)
         if name in inputs and (not isinstance(value, wanted) or (wanted is int and isinstance(value, bool))):
             raise TypeError(f"{name} must be {wanted.__name__}, got {value!r}")
+    low, high = CORPUS_TOKENS
+    if not low <= inputs.get("corpus_tokens", low) <= high:
+        raise ValueError(f"corpus_tokens must be between {low:,} and {high:,}, got {inputs['corpus_tokens']:,}")
+    if inputs.get("layer", 0) < 0:
+        raise ValueError(f"layer must be 0 or more, got {inputs['layer']}")
     if inputs.get("hook_name", HOOK_NAMES[0]) not in HOOK_NAMES:
         raise ValueError(f"hook_name must be one of {', '.join(HOOK_NAMES)}, got {inputs['hook_name']!r}")
 

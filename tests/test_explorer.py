@@ -59,6 +59,10 @@ def test_everything_seen_can_be_had(make):
         ({"hook_name": "blocks.3"}, ValueError, "hook_name must be one of"),
         ({"layer": "3"}, TypeError, "layer must be"),
         ({"corpus": 3}, TypeError, "corpus must be"),
+        ({"layer": -1}, ValueError, "layer must be 0 or more, got -1"),
+        ({"corpus_tokens": 0}, ValueError, "corpus_tokens must be between 10 and 50,000,000, got 0"),
+        ({"corpus_tokens": 10**9}, ValueError, "corpus_tokens must be between 10 and 50,000,000, got 1,000,000,000"),
+        ({"device": "cuda"}, TypeError, "everything runs on the CPU"),
     ],
 )
 def test_bad_arguments_are_refused_by_name(given, error, words):

@@ -19,7 +19,7 @@ from sae_widget.features import (
     prompt_features,
     top_contexts,
 )
-from sae_widget.memory import check_memory
+from sae_widget.memory import check_corpus, check_memory, free_memory
 from sae_widget.training import Trainer
 
 if TYPE_CHECKING:
@@ -115,13 +115,16 @@ class Desk:
             self._corpus_key = key
             return
         parts: list[Activations] = []
+        n_read, free = 0, free_memory()
         reader = read_corpus(
             self.model, pieces(corpus_texts(corpus)), self.layer, self.hook_name,
             prepend_bos=self.prepend_bos, max_tokens=n_tokens,
         )  # fmt: skip
         for part in reader:
             parts.append(part)
-            yield sum(p.n_tokens for p in parts)
+            n_read += part.n_tokens
+            check_corpus(part.d_in, n_read, free)
+            yield n_read
         self.corpus, self._corpus_key = concatenate(parts), key
 
     def start_training(self, config: TrainConfig) -> Trainer:
