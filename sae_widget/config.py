@@ -11,6 +11,8 @@ HOOK_NAMES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "fi
 MAX_TEXT_CHARS = 200_000
 MAX_D_SAE = 131_072
 MAX_STEPS = 10_000_000
+CORPUS_TOKENS = (10, 50_000_000)
+"""Least and most tokens of a corpus that can be asked for."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,22 @@ def refuse_unknown(given: dict[str, Any] | list[str], known: list[str]) -> None:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(sorted(known))}"
             raise TypeError(f"unknown setting {name!r}{hint}")
+
+
+def check_inputs(inputs: dict[str, Any]) -> None:
+    """Refuse an input of an explorer that has another type or is out of its range, by name with what is allowed."""
+    types = {"model": str, "corpus": str, "layer": int, "corpus_tokens": int, "prepend_bos": bool}
+    for name, wanted in types.items():
+        value = inputs.get(name)
+        if name in inputs and (not isinstance(value, wanted) or (wanted is int and isinstance(value, bool))):
+            raise TypeError(f"{name} must be {wanted.__name__}, got {value!r}")
+    low, high = CORPUS_TOKENS
+    if not low <= inputs.get("corpus_tokens", low) <= high:
+        raise ValueError(f"corpus_tokens must be between {low:,} and {high:,}, got {inputs['corpus_tokens']:,}")
+    if inputs.get("layer", 0) < 0:
+        raise ValueError(f"layer must be 0 or more, got {inputs['layer']}")
+    if inputs.get("hook_name", HOOK_NAMES[0]) not in HOOK_NAMES:
+        raise ValueError(f"hook_name must be one of {', '.join(HOOK_NAMES)}, got {inputs['hook_name']!r}")
 
 
 def _choice(name: str, value: object, allowed: tuple[str, ...]) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as W
 
 from sae_widget.activations.text import clean_text
-from sae_widget.config import HOOK_NAMES, MAX_D_SAE, TrainConfig, refuse_unknown
+from sae_widget.config import MAX_D_SAE, TrainConfig, check_inputs, refuse_unknown
 from sae_widget.journal import JOURNAL
 from sae_widget.runner import Runner
 from sae_widget.state import ExplorerState
@@ -22,7 +22,6 @@ from sae_widget.views.clock import PageClock
 from sae_widget.views.pane import close_everything
 from sae_widget.views.presets import PRESETS
 from sae_widget.views.selection import selection_for
-from sae_widget.views.source_controls import CORPUS_TOKENS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,7 +75,7 @@ class SuperpositionExplorer(W.VBox):
         if preset:
             inputs = {name: value for name, value in tutorial.values.items() if name != "settings"} | inputs
         inputs["settings"] = TrainConfig.original_tutorial(**given) if preset else TrainConfig().changed(**given)
-        _check_inputs(inputs)
+        check_inputs(inputs)
         self._layer_given = "layer" in inputs
         self._layer_of = tutorial.layer if preset else _upper_middle
         inputs.setdefault("layer", _default_layer(inputs.get("model", "auto"), self._layer_of))
@@ -278,22 +277,6 @@ def _arrange(panes: dict[str, W.Widget]) -> list[W.Widget]:
         layout=W.Layout(flex_flow="row wrap", align_items="flex-start", width="100%", grid_gap="8px"),
     )
     return [panes["status"], columns]
-
-
-def _check_inputs(inputs: dict[str, Any]) -> None:
-    """Refuse an input of another type or an unknown hook with its name and what is allowed."""
-    types = {"model": str, "corpus": str, "layer": int, "corpus_tokens": int, "prepend_bos": bool}
-    for name, wanted in types.items():
-        value = inputs.get(name)
-        if name in inputs and (not isinstance(value, wanted) or (wanted is int and isinstance(value, bool))):
-            raise TypeError(f"{name} must be {wanted.__name__}, got {value!r}")
-    low, high = CORPUS_TOKENS
-    if not low <= inputs.get("corpus_tokens", low) <= high:
-        raise ValueError(f"corpus_tokens must be between {low:,} and {high:,}, got {inputs['corpus_tokens']:,}")
-    if inputs.get("layer", 0) < 0:
-        raise ValueError(f"layer must be 0 or more, got {inputs['layer']}")
-    if inputs.get("hook_name", HOOK_NAMES[0]) not in HOOK_NAMES:
-        raise ValueError(f"hook_name must be one of {', '.join(HOOK_NAMES)}, got {inputs['hook_name']!r}")
 
 
 def _checked_text(text: Any) -> str:

@@ -8,7 +8,7 @@ import ipywidgets as W
 from traitlets import Bool, Int, Unicode
 
 from sae_widget.activations.base import layer_name
-from sae_widget.config import HOOK_NAMES, MAX_TEXT_CHARS
+from sae_widget.config import CORPUS_TOKENS, HOOK_NAMES, MAX_TEXT_CHARS
 from sae_widget.views.base import read_static
 from sae_widget.views.fields import Entry, Locks, described, whole
 from sae_widget.views.presets import PRESETS, blocks
@@ -44,8 +44,6 @@ CORPUS_WORDS = (
     ("This text only", "text"),
     ("A file or folder …", OTHER),
 )
-CORPUS_TOKENS = (10, 50_000_000)
-"""Least and most tokens of a corpus that can be asked for."""
 MAX_PATH = 1000
 
 
