@@ -164,7 +164,10 @@ def test_a_closed_explorer_says_so(make):
     explorer.train()
     explorer.close()
     explorer.close()
-    for use in (explorer.train, explorer.stop, explorer.wait, lambda: explorer.read("x")):
+    for use in (
+        explorer.train, explorer.pause, explorer.resume, explorer.stop, explorer.reset, explorer.wait,
+        lambda: explorer.read("x"), lambda: explorer.set(k=3), lambda: explorer.name_feature(1, "x"),
+    ):  # fmt: skip
         with pytest.raises(RuntimeError, match="this explorer is closed"):
             use()
 

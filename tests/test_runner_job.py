@@ -58,6 +58,19 @@ def test_stop_while_the_corpus_is_read_touches_no_other_run(start, held):
     assert len(saved_runs()) == 2
 
 
+def test_stop_before_the_text_is_read_means_that_nothing_begins(start):
+    state, runner = start()
+    state.text = "a text that rests a moment before it is read"
+    runner.command("train")
+    runner.command("stop")
+    assert runner.wait(30)
+    assert state.features is None
+    assert state.history is None
+    assert state.activations.texts == (state.text,)
+    train(runner)
+    assert len(state.history) == 60
+
+
 @pytest.mark.parametrize("place", ["read_training_data", "start_training"])
 def test_a_fault_before_the_first_step_touches_no_other_run(start, place, monkeypatch):
     state, runner = start()

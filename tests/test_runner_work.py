@@ -103,6 +103,13 @@ def test_a_reading_that_breaks_leaves_the_last_text_marked(start, monkeypatch):
     assert state.faults == {}
 
 
+def test_a_special_token_that_is_typed_is_plain_text(start):
+    """F07"""
+    state, _ = start(text="a<|endoftext|>b")
+    assert state.activations.token_ids.tolist().count(256) == 1  # the start token alone
+    assert state.activations.n_tokens == 16
+
+
 def test_a_corpus_that_is_no_utf8_is_refused_with_the_byte(start, tmp_path):
     """F09"""
     (tmp_path / "latin.txt").write_bytes("ein schöner Tag".encode("latin-1"))
@@ -114,18 +121,22 @@ def test_a_corpus_that_is_no_utf8_is_refused_with_the_byte(start, tmp_path):
 
 
 def test_pause_for_long_changes_nothing(start):
-    state, runner = start(settings=QUICK.changed(steps=400))
+    state, runner = start(settings=QUICK.changed(steps=3000))
     train(runner)
     whole = weights(state.features.sae)
-    state, runner = start(settings=QUICK.changed(steps=400))
+    state, runner = start(settings=QUICK.changed(steps=3000))
     runner.command("train")
     until(lambda: state.status.phase == "training")
-    for _ in range(3):
+    pauses = 0
+    while state.status.phase != "ready" and pauses < 3:
         runner.command("pause")
         until(lambda: state.status.phase in ("paused", "ready"))
-        runner.command("resume")
+        pauses += state.status.phase == "paused"
+        time.sleep(0.1)
+        runner.command("resume" if state.status.phase == "paused" else "pause")
     assert runner.wait(60)
-    assert len(state.history) == 400
+    assert pauses > 0
+    assert len(state.history) == 3000
     assert torch.equal(weights(state.features.sae), whole)
 
 

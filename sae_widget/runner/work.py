@@ -153,7 +153,9 @@ class Runner(TrainingLoop):
             self._say(self._status.phase, "Nothing to resume: press Train.")
 
     def _do_stop(self) -> None:
-        if self._job is None:
+        with self._cond:
+            dropped, self._dropped = self._dropped, False
+        if self._job is None and not dropped:
             self._say(self._status.phase, "Nothing is training.")
             return
         step = self._step()
