@@ -6,7 +6,10 @@ Names are imported when they are first used, so that ``import sae_widget`` costs
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
+
+from sae_widget.journal import JOURNAL
 
 if TYPE_CHECKING:
     from sae_widget.activations import get_activations, load_model
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from sae_widget.training import History, Trainer, TrainingFault, TrainStep, train
 
 __version__ = "0.1.0"
+logging.getLogger(__name__).addHandler(JOURNAL)
 
 _HOME = {
     "activations": ("get_activations", "load_model"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -12,6 +11,8 @@ HOOK_NAMES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "fi
 MAX_TEXT_CHARS = 200_000
 MAX_D_SAE = 131_072
 MAX_STEPS = 10_000_000
+CORPUS_TOKENS = (10, 50_000_000)
+"""Least and most tokens of a corpus that can be asked for."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class TrainConfig:
         _number("max_grad_norm", self.max_grad_norm, 0.0, 1e6)
         for name in ("skip_first", "normalize", "center", "unit_norm_decoder", "tied_init"):
             if not isinstance(getattr(self, name), bool):
-                raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
+                raise TypeError(f"{name} must be True or False, got {_told(getattr(self, name))}")
         if self.architecture == "topk" and self.k > self.d_sae:
             raise ValueError(f"k must be between 1 and d_sae ({self.d_sae}), got {self.k}")
 
@@ -116,25 +117,52 @@ def refuse_unknown(given: dict[str, Any] | list[str], known: list[str]) -> None:
     """Raise ``TypeError`` naming the first keyword that is not known, and the nearest that is."""
     for name in given:
         if name not in known:
+            if name in ("device", "dtype"):
+                raise TypeError(f"there is no setting {name!r}: everything runs on the CPU in float32; leave it out")
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(sorted(known))}"
             raise TypeError(f"unknown setting {name!r}{hint}")
 
 
+def check_inputs(inputs: dict[str, Any]) -> None:
+    """Refuse an input of an explorer that has another type or is out of its range, by name with what is allowed."""
+    types = {"model": str, "corpus": str, "layer": int, "corpus_tokens": int, "prepend_bos": bool}
+    for name, wanted in types.items():
+        value = inputs.get(name)
+        if name in inputs and (not isinstance(value, wanted) or (wanted is int and isinstance(value, bool))):
+            raise TypeError(f"{name} must be {wanted.__name__}, got {value!r}")
+    low, high = CORPUS_TOKENS
+    if not low <= inputs.get("corpus_tokens", low) <= high:
+        raise ValueError(f"corpus_tokens must be between {low:,} and {high:,}, got {inputs['corpus_tokens']:,}")
+    if inputs.get("layer", 0) < 0:
+        raise ValueError(f"layer must be 0 or more, got {inputs['layer']}")
+    if inputs.get("hook_name", HOOK_NAMES[0]) not in HOOK_NAMES:
+        raise ValueError(f"hook_name must be one of {', '.join(HOOK_NAMES)}, got {inputs['hook_name']!r}")
+
+
 def _choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {_told(value)}")
 
 
 def _whole(name: str, value: object, low: int, high: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be a whole number, got {value!r}")
+        raise TypeError(f"{name} must be a whole number, got {_told(value)}")
     if not low <= value <= high:
-        raise ValueError(f"{name} must be between {low:,} and {high:,}, got {value:,}")
+        raise ValueError(f"{name} must be between {low:,} and {high:,}, got {_told(value)}")
 
 
 def _number(name: str, value: object, low: float, high: float) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number, got {value!r}")
-    if not math.isfinite(value) or not low <= value <= high:
-        raise ValueError(f"{name} must be between {low:g} and {high:g}, got {value:g}")
+        raise TypeError(f"{name} must be a number, got {_told(value)}")
+    if not low <= value <= high:  # which NaN is not either
+        raise ValueError(f"{name} must be between {low:g} and {high:g}, got {_told(value)}")
+
+
+def _told(value: object) -> str:
+    """A value as it is told in a sentence: numbers with their separators, nothing of any length."""
+    try:
+        told = f"{value:,}" if type(value) is int else f"{value:g}" if isinstance(value, float) else repr(value)
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        return "a number of thousands of digits"
+    return told if len(told) <= 60 else f"{told[:57]}..."

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets as W
 
-from sae_widget.config import HOOK_NAMES, TrainConfig, refuse_unknown
+from sae_widget.activations.text import clean_text
+from sae_widget.config import MAX_D_SAE, TrainConfig, check_inputs, refuse_unknown
+from sae_widget.journal import JOURNAL
 from sae_widget.runner import Runner
 from sae_widget.state import ExplorerState
 from sae_widget.views import VIEWS
@@ -73,7 +75,7 @@ class SuperpositionExplorer(W.VBox):
         if preset:
             inputs = {name: value for name, value in tutorial.values.items() if name != "settings"} | inputs
         inputs["settings"] = TrainConfig.original_tutorial(**given) if preset else TrainConfig().changed(**given)
-        _check_inputs(inputs)
+        check_inputs(inputs)
         self._layer_given = "layer" in inputs
         self._layer_of = tutorial.layer if preset else _upper_middle
         inputs.setdefault("layer", _default_layer(inputs.get("model", "auto"), self._layer_of))
@@ -127,6 +129,11 @@ class SuperpositionExplorer(W.VBox):
         return self.state.status.message
 
     @property
+    def log(self) -> str:
+        """What went wrong in this kernel, with tracebacks: ``print(explorer.log)``."""
+        return JOURNAL.text
+
+    @property
     def settings(self) -> TrainConfig:
         """The recipe of the next training."""
         return self.state.settings
@@ -138,9 +145,9 @@ class SuperpositionExplorer(W.VBox):
 
     @selected_feature.setter
     def selected_feature(self, feature: int | None) -> None:
-        sae = self.sae
-        if feature is not None and sae is not None and not 0 <= feature < sae.d_sae:
-            raise ValueError(f"selected_feature must be between 0 and {sae.d_sae - 1}, got {feature}")
+        most = MAX_D_SAE if self.sae is None else self.sae.d_sae
+        if feature is not None and not 0 <= feature < most:
+            raise ValueError(f"selected_feature must be between 0 and {most - 1}, got {feature}")
         self.state.selected = feature
 
     # -- what a button does, from code ------------------------------------------------------------------------
@@ -156,7 +163,11 @@ class SuperpositionExplorer(W.VBox):
         self.state.settings = self.state.settings.changed(**settings)
 
     def train(self, *, blocking: bool = False) -> None:
-        """Train a new SAE; returns at once unless ``blocking``."""
+        """Train a new SAE; returns at once unless ``blocking``.
+
+        The notebook's square button (an interrupt) ends a cell that waits, not a training in the background:
+        that is ended by ``stop`` or the Stop button.
+        """
         self._command("train")
         if blocking:
             self.wait()
@@ -268,21 +279,10 @@ def _arrange(panes: dict[str, W.Widget]) -> list[W.Widget]:
     return [panes["status"], columns]
 
 
-def _check_inputs(inputs: dict[str, Any]) -> None:
-    """Refuse an input of another type or an unknown hook with its name and what is allowed."""
-    types = {"model": str, "corpus": str, "layer": int, "corpus_tokens": int, "prepend_bos": bool}
-    for name, wanted in types.items():
-        value = inputs.get(name)
-        if name in inputs and (not isinstance(value, wanted) or (wanted is int and isinstance(value, bool))):
-            raise TypeError(f"{name} must be {wanted.__name__}, got {value!r}")
-    if inputs.get("hook_name", HOOK_NAMES[0]) not in HOOK_NAMES:
-        raise ValueError(f"hook_name must be one of {', '.join(HOOK_NAMES)}, got {inputs['hook_name']!r}")
-
-
-def _checked_text(text: object) -> str:
-    if not isinstance(text, str):
-        raise TypeError(f"text must be a string, got {type(text).__name__}")
-    return text.encode("utf-8", "replace").decode("utf-8") if any("\ud800" <= c <= "\udfff" for c in text) else text
+def _checked_text(text: Any) -> str:
+    """The text itself: half characters stay in it, for the reading to replace them and to say so."""
+    clean_text(text)
+    return str(text)
 
 
 def _upper_middle(n_layer: int) -> int:

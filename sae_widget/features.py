@@ -130,10 +130,10 @@ def feature_stats(sae: SAE, values: torch.Tensor, position: torch.Tensor, *, ski
         skip_first: leave position 0 out of everything but ``explained_variance_with_first``.
     """
     kept = position > 0 if skip_first and bool((position > 0).any()) else torch.ones_like(position, dtype=torch.bool)
-    fired = torch.zeros(sae.d_sae)
-    total = torch.zeros(sae.d_sae)
-    largest = torch.zeros(sae.d_sae)
-    errors = torch.zeros(len(values))
+    fired = torch.zeros(sae.d_sae, dtype=torch.float32)  # whatever the person's default is
+    total = torch.zeros(sae.d_sae, dtype=torch.float32)
+    largest = torch.zeros(sae.d_sae, dtype=torch.float32)
+    errors = torch.zeros(len(values), dtype=torch.float32)
     with torch.no_grad():
         for rows in _chunks(len(values), sae.d_sae):
             acts = sae.encode(values[rows])  # [chunk, d_sae]
@@ -179,8 +179,9 @@ def prompt_features(sae: SAE, activations: Activations, *, skip_first: bool = Tr
     if skip_first and bool((counted & (activations.position > 0)).any()):
         counted = counted & (activations.position > 0)
     keep = torch.repeat_interleave(counted, count)
-    mean = torch.zeros(sae.d_sae).index_add_(0, flat_ids[keep], flat_acts[keep]) / max(1, int(counted.sum()))
-    largest = torch.zeros(sae.d_sae).scatter_reduce_(0, flat_ids[keep], flat_acts[keep], "amax")
+    nothing = torch.zeros(sae.d_sae, dtype=torch.float32)
+    mean = nothing.index_add(0, flat_ids[keep], flat_acts[keep]) / max(1, int(counted.sum()))
+    largest = nothing.scatter_reduce(0, flat_ids[keep], flat_acts[keep], "amax")
     strongest = np.full(len(count), -1, dtype=np.int32)
     some = count.numpy() > 0
     strongest[some] = flat_ids.numpy()[indptr[:-1][some]]

@@ -9,6 +9,7 @@ KEPT_FREE = 0.15  # of what the limits leave
 FIXED_BYTES = 80_000_000  # what torch and the temporaries of a step need besides, measured
 WEIGHT_BYTES = 40  # for each of d_in x d_sae: two matrices' weights, gradients, Adam's moments, and a copy to show
 BATCH_BYTES = 16  # for each of batch x d_sae
+CORPUS_BYTES = 8  # for each of n_tokens x d_in: the pieces as they are read, and all of them as one
 CGROUP_V2 = Path("/sys/fs/cgroup")
 CGROUP_V1 = Path("/sys/fs/cgroup/memory")
 
@@ -57,6 +58,21 @@ def check_memory(d_in: int, d_sae: int, batch_size: int, free: int | None = None
     largest = (free - FIXED_BYTES) // (WEIGHT_BYTES * d_in + BATCH_BYTES * batch_size)
     fits = f"largest that fits: {largest:,}" if largest >= 1 else "no width fits with this batch size"
     raise ValueError(f"width {d_sae:,} needs about {_gb(needed)}, {_gb(free)} free; {fits}")
+
+
+def check_corpus(d_in: int, n_tokens: int, free: int) -> None:
+    """Raise ``ValueError`` naming how many tokens of a corpus fit, unless these do.
+
+    Args:
+        d_in: width of the activations.
+        n_tokens: tokens that were read so far.
+        free: bytes that could be used before the first of them.
+    """
+    if CORPUS_BYTES * d_in * n_tokens > free:
+        raise ValueError(
+            f"The corpus does not fit into memory: {_gb(free)} free, enough for {free // (CORPUS_BYTES * d_in):,} "
+            "tokens. Ask for fewer tokens."
+        )
 
 
 def _gb(count: int) -> str:

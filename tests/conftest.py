@@ -126,3 +126,46 @@ def tiny_gpt2(tiny_gpt2_dir: Path) -> Any:
     from sae_widget.activations.models import load_model
 
     return load_model(str(tiny_gpt2_dir))
+
+
+@pytest.fixture
+def start(tiny_gpt2_dir: Path, sae_widget_home: Path) -> Iterator[Any]:
+    """A function that makes a running state with its runner; everything is closed afterwards."""
+    from sae_widget.runner import Runner
+    from sae_widget.state import ExplorerState
+    from tests.running import QUICK, TEXT
+
+    made: list[Runner] = []
+
+    def _start(**inputs: Any) -> tuple[ExplorerState, Runner]:
+        given = {"model": str(tiny_gpt2_dir), "text": TEXT, "layer": 2, "corpus_tokens": 1500, "settings": QUICK}
+        state = ExplorerState(**given | inputs)
+        runner = Runner(state)
+        made.append(runner)
+        runner.start()
+        assert runner.wait(60)
+        return state, runner
+
+    yield _start
+    for runner in made:
+        runner.close()
+
+
+@pytest.fixture
+def state() -> Iterator[Any]:
+    """An empty state; what its views share is closed afterwards."""
+    from sae_widget.state import ExplorerState
+    from sae_widget.views.selection import selection_for
+
+    made = ExplorerState()
+    yield made
+    selection_for(made).close()
+
+
+@pytest.fixture
+def state_with_features(state: Any) -> Any:
+    """``state`` with the features made by hand."""
+    from tests.hand_made import features
+
+    state.features = features()
+    return state

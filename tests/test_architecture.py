@@ -21,6 +21,7 @@ MAX_LINES = 350
 # entry: its members may import each other, never the folder's own ``__init__``.
 RANKS = {
     "config": 0,
+    "journal": 0,
     "views.palette": 0,
     "activations": 1,
     "memory": 1,

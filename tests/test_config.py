@@ -1,8 +1,12 @@
 """Settings are refused by name, with the allowed range."""
 
 import math
+from dataclasses import fields
 
 import pytest
+from hypothesis import example, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from sae_widget.config import TrainConfig, refuse_unknown
 
@@ -59,6 +63,41 @@ def test_k_cannot_exceed_the_width():
     with pytest.raises(ValueError, match=r"k must be between 1 and d_sae \(8\), got 9"):
         TrainConfig(d_sae=8, k=9)
     assert TrainConfig(architecture="standard", d_sae=8, k=9).d_sae == 8
+
+
+ANYTHING = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=10),
+    st.binary(max_size=3),
+    st.lists(st.integers(), max_size=2),
+    st.sampled_from([10**400, -(10**5000), 2**63, math.inf, -0.0, 1e-320]),
+)
+
+
+@hypothesis_settings(max_examples=600)
+@example(field="seed", value=10**5000)
+@example(field="learning_rate", value=10**400)
+@given(field=st.sampled_from([f.name for f in fields(TrainConfig)]), value=ANYTHING)
+def test_any_value_of_any_setting_is_taken_or_refused_by_name(field, value):
+    """F12, F14, F17"""
+    try:
+        taken = getattr(TrainConfig(d_sae=131_072).changed(**{field: value}), field)
+    except (ValueError, TypeError) as fault:
+        said = str(fault)
+        assert said.startswith(f"{field} must be") or (field == "d_sae" and said.startswith("k must be")), said
+        assert len(said) < 300
+    else:
+        assert taken == value and type(taken) is type(value)
+        assert not isinstance(value, float) or math.isfinite(value)
+
+
+@pytest.mark.parametrize("device", ["cuda", "mps", "gpu", "cpu"])
+def test_a_device_is_refused_with_what_there_is(device):
+    with pytest.raises(TypeError, match="no setting 'device': everything runs on the CPU in float32; leave it out"):
+        TrainConfig().changed(device=device)
 
 
 def test_unknown_settings_are_refused_with_the_nearest_name():

@@ -2,6 +2,7 @@
 
 import gc
 import threading
+import time
 import weakref
 
 import pytest
@@ -31,6 +32,8 @@ def make(tiny_gpt2_dir, sae_widget_home):
 
 def test_everything_seen_can_be_had(make):
     explorer = make()
+    with pytest.raises(ValueError, match="selected_feature must be between 0 and 131071, got -1"):
+        explorer.selected_feature = -1  # nobody knows yet how many there are
     assert explorer.train(blocking=True) is None
     assert explorer.sae.W_dec.shape == (24, 32)
     assert len(explorer.history) == 40
@@ -56,6 +59,10 @@ def test_everything_seen_can_be_had(make):
         ({"hook_name": "blocks.3"}, ValueError, "hook_name must be one of"),
         ({"layer": "3"}, TypeError, "layer must be"),
         ({"corpus": 3}, TypeError, "corpus must be"),
+        ({"layer": -1}, ValueError, "layer must be 0 or more, got -1"),
+        ({"corpus_tokens": 0}, ValueError, "corpus_tokens must be between 10 and 50,000,000, got 0"),
+        ({"corpus_tokens": 10**9}, ValueError, "corpus_tokens must be between 10 and 50,000,000, got 1,000,000,000"),
+        ({"device": "cuda"}, TypeError, "everything runs on the CPU"),
     ],
 )
 def test_bad_arguments_are_refused_by_name(given, error, words):
@@ -65,17 +72,35 @@ def test_bad_arguments_are_refused_by_name(given, error, words):
     assert threading.active_count() == threads
 
 
-@pytest.mark.parametrize("text", [b"bytes", 3, ["a", "b"]])
-def test_a_text_of_another_type_is_refused(text):
-    with pytest.raises(TypeError, match="text must be a string, got"):
-        SuperpositionExplorer(text)
+@pytest.mark.parametrize(("text", "kind"), [(b"bytes", "bytes"), (3, "int"), (["a", "b"], "list"), (None, "None")])
+def test_a_text_of_another_type_is_refused(make, text, kind):
+    with pytest.raises(TypeError, match=f"text must be a string, got {kind}"):
+        make().read(text)
+    if text is not None:  # which stands for the text of the start
+        with pytest.raises(TypeError, match=f"text must be a string, got {kind}"):
+            SuperpositionExplorer(text)
 
 
-def test_a_lone_surrogate_is_replaced(make):
+def test_a_lone_surrogate_is_replaced_with_a_note(make):
     explorer = make("half \ud83d an emoji")
     assert explorer.wait(30)
-    assert explorer.activations.texts[0].startswith("half ")
-    assert "\ud83d" not in explorer.activations.texts[0]
+    assert explorer.activations.texts == ("half \ufffd an emoji",)
+    assert explorer.activations.notes == ("Half characters (lone surrogates) replaced by U+FFFD: 1.",)
+    explorer.read("whole \ud83d\ude00")
+    assert explorer.wait(30)
+    assert explorer.activations.texts == ("whole 😀",)
+
+
+def test_an_endless_text_is_refused_before_anything_is_done_with_it(make):
+    explorer = make()
+    assert explorer.wait(30)
+    before, began = explorer.activations, time.monotonic()
+    for use in (explorer.read, SuperpositionExplorer):
+        with pytest.raises(ValueError, match="text has 10,000,000 characters; the text limit is 200,000"):
+            use("x" * 10_000_000)
+    assert time.monotonic() - began < 0.5
+    assert explorer.wait(30)
+    assert explorer.activations is before
 
 
 def test_the_layer_is_fitted_to_the_model(make):
@@ -139,7 +164,10 @@ def test_a_closed_explorer_says_so(make):
     explorer.train()
     explorer.close()
     explorer.close()
-    for use in (explorer.train, explorer.stop, explorer.wait, lambda: explorer.read("x")):
+    for use in (
+        explorer.train, explorer.pause, explorer.resume, explorer.stop, explorer.reset, explorer.wait,
+        lambda: explorer.read("x"), lambda: explorer.set(k=3), lambda: explorer.name_feature(1, "x"),
+    ):  # fmt: skip
         with pytest.raises(RuntimeError, match="this explorer is closed"):
             use()
 

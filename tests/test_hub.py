@@ -16,7 +16,7 @@ from sae_widget.activations import hub
 from sae_widget.activations.base import DamagedModelError, LoadCancelled, ModelLoadError
 from sae_widget.activations.fetch import PINNED, describe
 from sae_widget.activations.models import gpt2_is_cached, load_model
-from tests.fake_hub import COMMIT, FakeHub, fake_hub
+from tests.fake_hub import BROKEN, COMMIT, FakeHub, broken_network, fake_hub
 
 
 @pytest.fixture
@@ -231,6 +231,20 @@ def test_gpt2_is_found_under_both_its_names(online: FakeHub, tiny_gpt2_dir: Path
     assert gpt2_is_cached()
     assert load_model("gpt2").name == "gpt2"
     assert not online.requests
+
+
+@pytest.mark.parametrize("kind", list(BROKEN))
+def test_a_cached_copy_is_loaded_whatever_the_network(
+    online: FakeHub, tiny_gpt2_dir: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """T19: within five seconds, and nobody is asked."""
+    put_into_cache(tiny_gpt2_dir, "gpt2")
+    with broken_network(kind) as url:
+        monkeypatch.setenv("HF_ENDPOINT", url)
+        monkeypatch.setattr(hub, "ask_hub", None)
+        started = time.monotonic()
+        assert load_model("gpt2").n_layer == 3
+        assert time.monotonic() - started < 5
 
 
 @pytest.mark.parametrize("missing", ["config.json", "model.safetensors", "tokenizer.json"])

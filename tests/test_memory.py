@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from sae_widget.memory import FIXED_BYTES, check_memory, free_memory, needed_memory
+from sae_widget.memory import FIXED_BYTES, check_corpus, check_memory, free_memory, needed_memory
 
 GB = 10**9
 NOWHERE = Path("/nowhere")
@@ -51,6 +51,12 @@ def test_message_names_the_largest_that_fits() -> None:
 def test_message_when_nothing_fits() -> None:
     with pytest.raises(ValueError, match=r"0\.1 GB free; no width fits with this batch size$"):
         check_memory(768, 16, 14, free=60_000_000)
+
+
+def test_a_corpus_counts_twice_while_its_pieces_become_one() -> None:
+    check_corpus(768, 130_208, free=800_000_000)  # 768 x 8 bytes a token
+    with pytest.raises(ValueError, match=r"0\.8 GB free, enough for 130,208 tokens\. Ask for fewer tokens\.$"):
+        check_corpus(768, 130_209, free=800_000_000)
 
 
 def test_machine_alone() -> None:

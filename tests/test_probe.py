@@ -55,6 +55,24 @@ def test_cancel_answers_within_a_second(kind: str, monkeypatch: pytest.MonkeyPat
         timer.join()
 
 
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(101, "Network is unreachable"), "network is unreachable"),
+        (PermissionError(13, "Permission denied"), "permission denied"),
+    ],
+)
+def test_a_machine_that_may_not_connect(error: OSError, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """F45: a sandbox without sockets."""
+
+    def blocked(*_arguments: object, **_named: object) -> None:
+        raise error
+
+    monkeypatch.setattr("socket.create_connection", blocked)
+    with pytest.raises(ModelLoadError, match=f"Cannot reach .* to load gpt2: {words}. Nothing was loaded; what was"):
+        load_model("gpt2")
+
+
 def test_no_thread_is_left_behind_a_silent_server(monkeypatch: pytest.MonkeyPatch) -> None:
     with broken_network("trickle") as url:
         monkeypatch.setenv("HF_ENDPOINT", url)

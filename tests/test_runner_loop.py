@@ -50,18 +50,29 @@ def test_buttons_come_through_the_state_and_nonsense_is_ignored(recorder):
     assert recorder.did == ["stop"]
 
 
-def test_training_waits_for_the_text_that_was_set_before_it_and_stop_does_not(recorder):
+def test_training_waits_for_the_text_that_was_set_before_it_and_pause_does_not(recorder):
     recorder.gate.clear()
     recorder.command("read")  # holds the worker
     time.sleep(0.05)
     recorder.state.text = "new"
     recorder.command("train")
-    recorder.command("stop")
+    recorder.command("pause")
     recorder.gate.set()
     assert recorder.wait(20)
-    assert recorder.did.index("stop") < recorder.did.index("train")
+    assert recorder.did.index("pause") < recorder.did.index("train")
     assert recorder.did[-1] == "train"
     assert recorder.did.count("read") == 2
+
+
+def test_what_is_stopped_before_it_began_does_not_begin(recorder):
+    recorder.gate.clear()
+    recorder.command("read")  # holds the worker
+    time.sleep(0.05)
+    for name in ("train", "resume", "stop", "train"):
+        recorder.command(name)
+    recorder.gate.set()
+    assert recorder.wait(20)
+    assert recorder.did == ["read", "stop", "train"]
 
 
 def test_an_input_rests_before_it_is_acted_on(recorder):

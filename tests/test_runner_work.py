@@ -10,48 +10,10 @@ import torch
 from sae_widget.autosave import saved_runs
 from sae_widget.config import TrainConfig
 from sae_widget.features import feature_stats
-from sae_widget.runner import Runner, job
+from sae_widget.runner import job
 from sae_widget.runner.desk import Desk
-from sae_widget.state import ExplorerState
 from sae_widget.training import Trainer
-
-QUICK = TrainConfig(architecture="topk", d_sae=48, k=4, steps=60, batch_size=64, seed=1)
-TEXT = "It was the best of times, it was the worst of times."
-
-
-@pytest.fixture
-def start(tiny_gpt2_dir, sae_widget_home):
-    """A function that makes a running state with its runner; everything is closed afterwards."""
-    made = []
-
-    def _start(**inputs):
-        inputs = {"model": str(tiny_gpt2_dir), "text": TEXT, "layer": 2, "corpus_tokens": 1500} | inputs
-        state = ExplorerState(**{"settings": QUICK} | inputs)
-        runner = Runner(state)
-        made.append(runner)
-        runner.start()
-        assert runner.wait(60)
-        return state, runner
-
-    yield _start
-    for runner in made:
-        runner.close()
-
-
-def until(condition, seconds=20.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.005)
-
-
-def weights(sae):
-    return torch.cat([sae.W_enc.flatten(), sae.b_enc, sae.W_dec.flatten(), sae.b_dec])
-
-
-def train(runner):
-    runner.command("train")
-    assert runner.wait(60)
+from tests.running import QUICK, TEXT, train, until, weights
 
 
 def test_a_text_is_read_and_a_model_without_sae_says_what_to_do(start):
@@ -108,28 +70,73 @@ def test_an_empty_text_leaves_the_last_one_and_says_so(start, text):
     assert not state.status.trouble
 
 
-def test_a_layer_that_the_model_lacks_is_refused_in_words(start):
+@pytest.mark.parametrize("layer", [99, 3, -1])
+def test_a_layer_that_the_model_lacks_is_refused_in_words(start, layer):
     state, runner = start()
     before = state.activations
-    state.layer = 99
+    state.layer = layer
     assert runner.wait(30)
-    assert "layer must be between 0 and 2, got 99" in state.status.message
+    assert f"layer must be between 0 and 2, got {layer}" in state.status.message
     assert state.activations is before
+    runner.command("train")  # there is nothing to train on at that layer, and another one is not taken instead
+    assert runner.wait(30)
+    assert state.features is None
+    assert f"layer must be between 0 and 2, got {layer}" in state.status.message
+
+
+def test_a_reading_that_breaks_leaves_the_last_text_marked(start, monkeypatch):
+    def broken(*_arguments, **_named):
+        raise RuntimeError("the disk is on fire")
+
+    state, runner = start()
+    before = state.activations
+    with monkeypatch.context() as patch:
+        patch.setattr("sae_widget.runner.desk.get_activations", broken)
+        state.text = "another"
+        assert runner.wait(30)
+    assert state.status.phase == "failed"
+    assert state.activations is before
+    assert state.faults == {"tokens": "The text could not be read. The last one stays: read it again."}
+    runner.command("read")
+    assert runner.wait(30)
+    assert state.activations.texts == ("another",)
+    assert state.faults == {}
+
+
+def test_a_special_token_that_is_typed_is_plain_text(start):
+    """F07"""
+    state, _ = start(text="a<|endoftext|>b")
+    assert state.activations.token_ids.tolist().count(256) == 1  # the start token alone
+    assert state.activations.n_tokens == 16
+
+
+def test_a_corpus_that_is_no_utf8_is_refused_with_the_byte(start, tmp_path):
+    """F09"""
+    (tmp_path / "latin.txt").write_bytes("ein schöner Tag".encode("latin-1"))
+    state, runner = start(corpus=str(tmp_path / "latin.txt"))
+    runner.command("train")
+    assert runner.wait(30)
+    assert "is not UTF-8: byte 0xf6 at offset 7. Nothing was read" in state.status.message
+    assert state.status.phase == "failed"
 
 
 def test_pause_for_long_changes_nothing(start):
-    state, runner = start(settings=QUICK.changed(steps=400))
+    state, runner = start(settings=QUICK.changed(steps=3000))
     train(runner)
     whole = weights(state.features.sae)
-    state, runner = start(settings=QUICK.changed(steps=400))
+    state, runner = start(settings=QUICK.changed(steps=3000))
     runner.command("train")
     until(lambda: state.status.phase == "training")
-    for _ in range(3):
+    pauses = 0
+    while state.status.phase != "ready" and pauses < 3:
         runner.command("pause")
         until(lambda: state.status.phase in ("paused", "ready"))
-        runner.command("resume")
+        pauses += state.status.phase == "paused"
+        time.sleep(0.1)
+        runner.command("resume" if state.status.phase == "paused" else "pause")
     assert runner.wait(60)
-    assert len(state.history) == 400
+    assert pauses > 0
+    assert len(state.history) == 3000
     assert torch.equal(weights(state.features.sae), whole)
 
 
@@ -244,6 +251,18 @@ def test_too_wide_for_the_memory_is_refused_before_anything_is_made(start, monke
     assert runner.wait(60)
     assert state.status.trouble
     assert "largest that fits" in state.status.message
+
+
+def test_a_corpus_too_large_for_the_memory_is_refused_while_it_is_read(start, monkeypatch):
+    state, runner = start()
+    monkeypatch.setattr("sae_widget.runner.desk.free_memory", lambda: 32 * 8 * 1000 + 1)
+    runner.command("train")
+    assert runner.wait(60)
+    assert state.status.phase == "failed"
+    assert "The corpus does not fit into memory: 0.0 GB free, enough for 1,000 tokens." in state.status.message
+    state.corpus_tokens = 1000
+    train(runner)
+    assert len(state.history) == 60
 
 
 def test_two_runners_on_one_model_give_what_each_gives_alone(start):

@@ -18,6 +18,8 @@ from sae_widget.state import ExplorerState, Status
         ("page", -1),
         ("layer", "3"),
         ("selected", "3"),
+        ("selected", -1),
+        ("token", -1),
         ("settings", {"d_sae": 3}),
         ("text", 3),
         ("measure", 3),

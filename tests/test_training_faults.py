@@ -17,6 +17,7 @@ from sae_widget.training import (
     TrainingFault,
     engine,
     original,
+    schedule,
     train,
 )
 from tests.training_runs import (
@@ -49,6 +50,23 @@ class TestFaults:
                 and bool(torch.isfinite(getattr(sae, name)).all())
                 for name in ("W_enc", "b_enc", "W_dec", "b_dec")
             )
+            next(good.run()), next(broken.run())
+        assert kept == 200
+        assert same_state(good, broken)
+
+    @pytest.mark.parametrize("recipe", ["standard", "all rows", "tutorial"])
+    def test_a_loss_of_nan_at_every_step_of_every_path(self, recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The same through the penalty's weight, which the path of the tutorial's recipe reads as well."""
+        values, position = small_data()
+        config, weight = RECIPES[recipe].changed(steps=200), schedule.l1_weight
+        good, broken, kept = Trainer(values, position, config), Trainer(values, position, config), 0
+        for step in range(1, 201):
+            with monkeypatch.context() as patch:
+                patch.setattr(schedule, "l1_weight", lambda c, at, bad=step: math.nan if at == bad else weight(c, at))
+                with pytest.raises(TrainingFault, match=f"became NaN at step {step} .*Rolled back to step {step - 1},"):
+                    next(broken.run())
+            found, wanted = broken.state_dict()["params"], good.state_dict()["params"]
+            kept += bool(torch.isfinite(found).all()) and torch.equal(found, wanted)
             next(good.run()), next(broken.run())
         assert kept == 200
         assert same_state(good, broken)

@@ -5,22 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sae_widget.state import ExplorerState
 from sae_widget.views.bars import BARS, NO_FEATURES, ActivationBars
 from sae_widget.views.selection import selection_for
 from tests.hand_made import features
 
 
 @pytest.fixture
-def state():
-    made = ExplorerState(features=features())
-    yield made
-    selection_for(made).close()
-
-
-@pytest.fixture
-def bars(state):
-    made = ActivationBars(state)
+def bars(state_with_features):
+    made = ActivationBars(state_with_features)
     yield made
     made.close()
 

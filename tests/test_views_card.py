@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from sae_widget.features import Context, FeatureCardData
-from sae_widget.state import ExplorerState
 from sae_widget.views.card import (
     MAX_NAME_CHARS,
     NOTHING_SELECTED,
@@ -16,20 +15,12 @@ from sae_widget.views.card import (
     percent,
     strongest_tokens,
 )
-from sae_widget.views.selection import selection_for
 from tests.hand_made import card, features
 
 
 @pytest.fixture
-def state():
-    made = ExplorerState(features=features())
-    yield made
-    selection_for(made).close()
-
-
-@pytest.fixture
-def view(state):
-    made = FeatureCard(state)
+def view(state_with_features):
+    made = FeatureCard(state_with_features)
     yield made
     made.close()
 
@@ -121,7 +112,8 @@ def test_names_are_one_line_short_and_can_be_sent():
     assert len(clean_name("x" * 500)) == MAX_NAME_CHARS
 
 
-def test_labels_that_cannot_be_sent_are_mended(state):
+def test_labels_that_cannot_be_sent_are_mended(state_with_features):
+    state = state_with_features
     state.selected = 7
     state.card = FeatureCardData(7, (Context(("a", "\ud83d"), (0.0, float("nan")), 1),), (), 1)
     data = card_data(state)

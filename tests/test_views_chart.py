@@ -8,18 +8,9 @@ import numpy as np
 import pytest
 
 from sae_widget.config import TrainConfig
-from sae_widget.state import ExplorerState
 from sae_widget.training import History
 from sae_widget.views.chart import MAX_POINTS, NOTHING_YET, LossChart, epoch_words, loss_lines, summary
-from sae_widget.views.selection import selection_for
 from tests.hand_made import history, step
-
-
-@pytest.fixture
-def state():
-    made = ExplorerState()
-    yield made
-    selection_for(made).close()
 
 
 @pytest.fixture

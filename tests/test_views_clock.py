@@ -17,6 +17,10 @@ def test_ticks_bring_the_news(tiny_gpt2_dir, sae_widget_home, monkeypatch):
         clock.set_state({"ticks": clock.ticks + 1})  # what a message of the page does
         assert explorer.activations is not None
         assert explorer.state.status.phase == "ready"
+        assert "keep it open" in explorer.status
+        explorer.read("another text")
+        assert explorer.wait(30)
+        assert "keep it open" not in explorer.status  # once is enough
     finally:
         explorer.close()
 

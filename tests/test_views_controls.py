@@ -163,7 +163,7 @@ def test_buttons_follow_the_phase(form, state, phase):
     state.status = Status(phase, "", 3, 10)
     training = form.training
     assert training.train.disabled == (phase not in ("ready", "failed"))
-    assert training.stop.disabled == (phase not in ("training", "paused"))
+    assert training.stop.disabled == (phase not in ("reading", "training", "paused"))
     assert training.pause.disabled == (phase not in ("training", "paused", "ready"))
     words = {"paused": "Resume", "ready": "Continue"}.get(phase, "Pause")
     assert training.pause.description == words

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from sae_widget.state import ExplorerState, Status
+from sae_widget.state import Status
 from sae_widget.views.health import (
     NOTHING_YET,
     HealthRow,
@@ -15,17 +15,9 @@ from sae_widget.views.health import (
     first_token_share,
     health_cards,
 )
-from sae_widget.views.selection import selection_for
 from tests.hand_made import activations, features, history
 
 NAN = float("nan")
-
-
-@pytest.fixture
-def state():
-    made = ExplorerState()
-    yield made
-    selection_for(made).close()
 
 
 def numbers(**changes):

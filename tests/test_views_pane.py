@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from sae_widget.state import ExplorerState, Status
+from sae_widget.state import Status
 from sae_widget.views.bars import ActivationBars
 from sae_widget.views.card import FeatureCard
 from sae_widget.views.chart import LossChart
@@ -19,13 +19,6 @@ from sae_widget.views.status import StatusLine
 from tests.hand_made import features, fill, history, looks, open_widgets
 
 PANES = (LossChart, ActivationBars, HealthRow, StatusLine, Controls, FeatureCard)
-
-
-@pytest.fixture
-def state():
-    made = ExplorerState()
-    yield made
-    selection_for(made).close()
 
 
 @pytest.mark.parametrize("kind", PANES)

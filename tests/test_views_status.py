@@ -6,20 +6,12 @@ import time
 
 import pytest
 
-from sae_widget.state import OFFERS, PHASES, ExplorerState, Status
-from sae_widget.views.selection import selection_for
+from sae_widget.state import OFFERS, PHASES, Status
 from sae_widget.views.status import (
     OFFER_WORDS,
     PHASE_WORDS,
     StatusLine,
 )
-
-
-@pytest.fixture
-def state():
-    made = ExplorerState()
-    yield made
-    selection_for(made).close()
 
 
 @pytest.fixture

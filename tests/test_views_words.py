@@ -3,7 +3,7 @@
 import pytest
 
 from sae_widget.state import Status
-from sae_widget.views.words import progress_words, share_done, time_words
+from sae_widget.views.words import progress_words, sendable, share_done, time_words
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,10 @@ def test_progress(status, share, words):
 )
 def test_time_words(seconds, words):
     assert time_words(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("text", "sent"), [("plain 😀", "plain 😀"), ("a\ud83db", "a\ufffdb"), ("\ud83d\ude00", "😀"), ("", "")]
+)
+def test_half_characters_are_replaced_before_they_are_sent(text, sent):
+    assert sendable(text) == sent

@@ -19,7 +19,7 @@ from sae_widget.features import (
     prompt_features,
     top_contexts,
 )
-from sae_widget.memory import check_memory
+from sae_widget.memory import check_corpus, check_memory, free_memory
 from sae_widget.training import Trainer
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ class Desk:
         self.prompt: Activations | None = None
         self.corpus: Activations | None = None
         self.trainer: Trainer | None = None
+        self._trained_on: Activations | None = None  # the corpus of the trainer, which the next one may replace
         self._corpus_key: Any = None
         self._trainer_site: Any = None
         self._trained: dict[Any, Shown] = {}
@@ -114,13 +115,16 @@ class Desk:
             self._corpus_key = key
             return
         parts: list[Activations] = []
+        n_read, free = 0, free_memory()
         reader = read_corpus(
             self.model, pieces(corpus_texts(corpus)), self.layer, self.hook_name,
             prepend_bos=self.prepend_bos, max_tokens=n_tokens,
         )  # fmt: skip
         for part in reader:
             parts.append(part)
-            yield sum(p.n_tokens for p in parts)
+            n_read += part.n_tokens
+            check_corpus(part.d_in, n_read, free)
+            yield n_read
         self.corpus, self._corpus_key = concatenate(parts), key
 
     def start_training(self, config: TrainConfig) -> Trainer:
@@ -140,7 +144,7 @@ class Desk:
             "skip_first": config.skip_first,
         }
         self.trainer = Trainer(self.corpus.values, self.corpus.position, config, metadata=metadata)
-        self._trainer_site = self.site
+        self._trainer_site, self._trained_on = self.site, self.corpus
         return self.trainer
 
     @property
@@ -150,9 +154,9 @@ class Desk:
 
     def show_training(self, *, final: bool) -> Shown:
         """Show the SAE as it is now; ``final`` takes the statistics over the whole corpus."""
-        assert self.trainer is not None and self.corpus is not None
+        assert self.trainer is not None and self._trained_on is not None
         sae, skip = self.trainer.sae(), self.trainer.config.skip_first
-        values, position = self.corpus.values, self.corpus.position
+        values, position = self._trained_on.values, self._trained_on.position
         if not final and len(values) > SAMPLE:
             values, position = values[:SAMPLE], position[:SAMPLE]
         stats = feature_stats(sae, values, position, skip_first=skip)
@@ -182,7 +186,7 @@ class Desk:
 
     def forget_training(self) -> None:
         """Go back to the SAE that the site had before anything was trained."""
-        self.trainer = None
+        self.trainer = self._trained_on = None
         self._trained.pop(self.site, None)
         self._shown = self._bundled()
 

@@ -7,11 +7,12 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sae_widget.autosave import autosave
+from sae_widget.autosave import autosave, run_name
 from sae_widget.checkpoint import SaeFileError
 from sae_widget.runner.desk import Desk
 from sae_widget.runner.loop import Loop
 from sae_widget.training import History, TrainingFault
+from sae_widget.training.spikes import Spikes
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -37,6 +38,7 @@ class TrainingLoop(Loop):
         self.desk = Desk()
         self._history: History | None = None
         self._run = self._unsaved = ""
+        self._began = False  # whether the job has a trainer of its own; while it reads, the desk holds the last run's
         self._halved = False
         super().__init__(state, polled=polled)
 
@@ -62,26 +64,31 @@ class TrainingLoop(Loop):
                 self._say("reading", f"Reading the corpus: {n:,} tokens")
                 yield
             trainer = self.desk.start_training(state.settings)
-            self._halved = False
-            self._history = History()
+            self._run, self._history = run_name(), History()  # from here on it is another run
+            self._began, self._halved = True, False
             self.publisher.post(history=self._history)
         else:
             assert self.desk.trainer is not None
-            trainer = self.desk.trainer
-            more = trainer.step + state.settings.steps if trainer.step >= trainer.config.steps else trainer.config.steps
-            trainer.reconfigure(replace(state.settings, steps=more))
+            trainer, self._began = self.desk.trainer, True
+            trainer.reconfigure(replace(state.settings, steps=_goal(trainer, state.settings.steps)))
         yield from self._steps(trainer)
         self._show_training(final=True)
+        self._began = False
         words = self._unsaved or " Click a feature to see what it does."
         self._say("ready", f"Trained {trainer.step:,} steps.{words}", trouble=bool(self._unsaved))
 
     def _steps(self, trainer: Any) -> Generator[None, None, None]:
         assert self._history is not None
-        tick, shown, cost = 0.0, time.monotonic(), 0.0
+        tick, shown, cost, spikes = 0.0, time.monotonic(), 0.0, Spikes()
         save_at = shown + FIRST_SAVE
         for record in self._records(trainer):
             self._history.append(record)
-            now = time.monotonic()
+            now, times = time.monotonic(), spikes.times(record.loss)
+            if times:
+                words = (
+                    f"The loss jumped to {record.loss:,.4g} at step {record.step:,}, {times:,.0f} times what it was."
+                )
+                self._say("training", f"{words} It trains on; if it stays high, lower the learning rate.", trouble=True)
             if now - tick >= 0.1:
                 tick = now
                 self._progress(record)
@@ -130,7 +137,7 @@ class TrainingLoop(Loop):
         self.publisher.post(history_tick=len(self._history or ()))
 
     def _show_training(self, *, final: bool) -> None:
-        if self.desk.trainer is None or self.desk.corpus is None or not self.desk.can_continue:
+        if not self._began or self.desk.trainer is None or not self.desk.can_continue:
             return
         shown = self.desk.show_training(final=final)
         self._show_features()
@@ -155,16 +162,21 @@ class TrainingLoop(Loop):
                 self._dirty["selected"] = time.monotonic()
 
     def _fail(self, fault: Exception) -> None:
-        training = self._job is not None
         super()._fail(fault)
-        if training:
-            try:
-                self._show_training(final=True)  # what was trained so far is good: each step is applied whole
-            except Exception:
-                log.exception("the SAE of the failed training could not be shown")
+        try:
+            self._show_training(final=True)  # what was trained so far is good: each step is applied whole
+        except Exception:
+            log.exception("the SAE of the failed training could not be shown")
+        self._began = False
 
     def _end_job(self) -> None:
-        training = self._job is not None
         super()._end_job()
-        if training:
-            self._show_training(final=True)
+        self._show_training(final=True)
+        self._began = False
+
+
+def _goal(trainer: Trainer, steps: int) -> int:
+    """Where a training that goes on ends: at the steps that are set, or as many again when it has had its own."""
+    if trainer.step >= trainer.config.steps:
+        return trainer.step + steps
+    return steps if steps > trainer.step else trainer.config.steps

@@ -23,6 +23,7 @@ log = logging.getLogger("sae_widget")
 DEBOUNCE = 0.15
 """Seconds that an input must rest before it is acted on."""
 AT_ONCE = ("pause", "stop", "cancel", "retry", "load_gpt2")
+BEGINNINGS = ("train", "resume")
 READ_INPUTS = ("text", "layer", "hook_name", "prepend_bos")
 
 
@@ -39,6 +40,8 @@ class Loop:
         self._cond = threading.Condition()
         self._commands: deque[str] = deque()
         self._dirty: dict[str, float] = {"model": 0.0}
+        self._postponed: set[str] = set()  # inputs that were changed during a job and are acted on after it
+        self._dropped = False  # whether a stop came before what it stops had begun
         self._poked = False
         self._busy = False
         self._closed = False
@@ -65,6 +68,10 @@ class Loop:
         if name == "cancel" and self._loading is not None:
             self._loading.cancel()
         with self._cond:
+            if name == "stop":  # what has not begun yet does not begin
+                kept = [known for known in self._commands if known not in BEGINNINGS]
+                self._dropped |= len(kept) < len(self._commands)
+                self._commands = deque(kept)
             self._commands.append(name)
             self._poked = True
             self._cond.notify_all()
@@ -150,6 +157,9 @@ class Loop:
             except Exception as fault:  # noqa: BLE001  (the worker lives on; the person reads the sentence)
                 self._fail(fault)
             with self._cond:
+                if self._job is None:
+                    self._dirty = dict.fromkeys(self._postponed, 0.0) | self._dirty
+                    self._postponed.clear()
                 self._busy = False
         try:
             self._end_job()

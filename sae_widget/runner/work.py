@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sae_widget.autosave import load_run, run_name, saved_runs
+from sae_widget.autosave import load_run, saved_runs
 from sae_widget.runner.job import TrainingLoop
 from sae_widget.runner.loading import ModelLoading
 from sae_widget.runner.loop import DEBOUNCE
@@ -17,11 +17,16 @@ if TYPE_CHECKING:
     from sae_widget.state import ExplorerState
 
 
+POLLED = " Here a page sees no news from threads, so this one asks for them: keep it open."
+"""Said once where that is so (Colab)."""
+
+
 class Runner(TrainingLoop):
     """Turns the inputs of a state into its results: model, text, training, feature card."""
 
     def __init__(self, state: ExplorerState, *, polled: bool = False) -> None:
         self._path = Path()
+        self._unsaid = POLLED if polled else ""
         super().__init__(state, polled=polled)
 
     def _prepare(self) -> None:
@@ -33,7 +38,7 @@ class Runner(TrainingLoop):
         self.command("open")
 
     def _do_model(self) -> None:
-        if self._training_is_on("model"):
+        if self._training_is_on("model", "model"):
             return
         if self._loading is not None:
             self._loading.cancel()
@@ -77,7 +82,7 @@ class Runner(TrainingLoop):
         state = self.state
         with self._cond:
             self._dirty.pop("read", None)  # a button and the text it sets ask for one reading
-        if self.desk.model is None or self._training_is_on("text or layer", quiet=state.text == ""):
+        if self.desk.model is None or self._training_is_on("text or layer", "read"):
             return
         self._say("reading", "Reading the text")
         try:
@@ -87,6 +92,9 @@ class Runner(TrainingLoop):
             self.publisher.post(faults={"tokens": message})
             self._say("ready", message, trouble=True)
             return
+        except Exception:
+            self.publisher.post(faults={"tokens": "The text could not be read. The last one stays: read it again."})
+            raise
         self.publisher.post(activations=self.desk.prompt, faults={})
         self._show_features()
         self._say("ready", self._ready_words())
@@ -94,8 +102,8 @@ class Runner(TrainingLoop):
 
     def _do_settings(self) -> None:
         trainer = self.desk.trainer
-        if trainer is None or self._job is None:
-            return
+        if trainer is None or not self._began:
+            return  # what is still to begin takes the settings when it does
         try:
             trainer.reconfigure(self.state.settings)
         except ValueError as fault:
@@ -120,8 +128,9 @@ class Runner(TrainingLoop):
                 "Already training: stop it first, or change learning rate and sparsity live.",
             )
             return
+        if not self._read_where_the_form_says():
+            return
         self._paused = False
-        self._run = run_name()
         self._job = self._training()
 
     def _do_pause(self) -> None:
@@ -130,26 +139,32 @@ class Runner(TrainingLoop):
             return
         self._paused = True
         self._show_training(final=False)
-        self._say("paused", f"Paused at step {self._status.step:,}. Resume goes on as if nothing had happened.")
+        step = self._step()
+        where = f"at step {step:,}" if step else "before the first step"
+        self._say("paused", f"Paused {where}. Resume goes on as if nothing had happened.", step=step)
 
     def _do_resume(self) -> None:
         if self._job is not None and self._paused:
             self._paused = False
-            self._say("training", "Training")
+            self._say(*(("training", "Training") if self._began else ("reading", "Reading the corpus")))
         elif self._job is None and self.desk.can_continue:
             self._job = self._training(go_on=True)
         else:
             self._say(self._status.phase, "Nothing to resume: press Train.")
 
     def _do_stop(self) -> None:
-        if self._job is None:
+        with self._cond:
+            dropped, self._dropped = self._dropped, False
+        if self._job is None and not dropped:
             self._say(self._status.phase, "Nothing is training.")
             return
-        step, began = self._status.step, self.desk.trainer is not None
+        step = self._step()
         self._end_job()
-        kept = self._unsaved or " The SAE is kept; Continue goes on from here."
-        words = f"Stopped at step {step:,}.{kept}" if began else "Stopped."
-        self._say("ready", words)
+        if step:
+            kept = self._unsaved or " The SAE is kept; Continue goes on from here."
+            self._say("ready", f"Stopped at step {step:,}.{kept}", step=step, trouble=bool(self._unsaved))
+        else:
+            self._say("ready", "Stopped before the first step. What was shown before is kept; Train begins anew.")
 
     def _do_reset(self) -> None:
         self._end_job()
@@ -160,6 +175,8 @@ class Runner(TrainingLoop):
         self._say("ready", "Back to the start. The trained SAE is saved: Restore brings it back.")
 
     def _do_restore(self) -> None:
+        if self._training_is_on("SAE that is shown"):
+            return
         runs = self._saved_here()
         if not runs:
             self._say("ready", f"No saved SAE for {self.desk.site_words} of this model.", trouble=True)
@@ -171,20 +188,38 @@ class Runner(TrainingLoop):
         self._say("ready", f"Restored the SAE of {when}.")
 
     def _do_open(self) -> None:
+        if self._training_is_on("SAE that is shown"):
+            return
         sae, stats = load_run(self._path)
         self.desk.open(sae, stats, f"the SAE of {self._path.name}, {self.desk.site_words}")
         self._show_features()
         self._say("ready", self._ready_words())
 
-    def _training_is_on(self, what: str, *, quiet: bool = False) -> bool:
+    def _step(self) -> int:
+        """Steps that the job has trained: 0 while it reads, whatever the run before it did."""
+        return self.desk.trainer.step if self._began and self.desk.trainer is not None else 0
+
+    def _read_where_the_form_says(self) -> bool:
+        """Whether the place of the form is the one on the desk, which it is not when a reading failed: read again."""
+        desk, state = self.desk, self.state
+
+        def same() -> bool:
+            return (desk.layer, desk.hook_name, desk.prepend_bos) == (state.layer, state.hook_name, state.prepend_bos)
+
+        if not same():
+            self._do_read()
+        return same()
+
+    def _training_is_on(self, what: str, turn: str = "") -> bool:
+        """Whether a job is on; if so, say that it changes after the job, and see to that where it is an input."""
         if self._job is None:
             return False
-        if not quiet:
-            self._say(
-                self._status.phase,
-                f"The {what} changes when the training has stopped: stop it first.",
-                trouble=True,
-            )
+        self._postponed |= {turn} if turn else set()
+        self._say(
+            self._status.phase,
+            f"The {what} changes when the training has stopped: stop it first.",
+            trouble=True,
+        )
         return True
 
     def _saved_here(self) -> list[SavedRun]:
@@ -196,6 +231,12 @@ class Runner(TrainingLoop):
         return self.state.corpus if self.state.corpus != "text" else "documentation"
 
     def _ready_words(self) -> str:
+        if self._loading is not None:
+            return self._what_is_shown()  # another sentence comes in a moment
+        unsaid, self._unsaid = self._unsaid, ""
+        return self._what_is_shown() + unsaid
+
+    def _what_is_shown(self) -> str:
         shown = self.desk.shown
         if shown is None:
             return f"No SAE for {self.desk.site_words} yet: press Train to make one."

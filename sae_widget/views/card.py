@@ -12,6 +12,7 @@ from traitlets import Dict, Int
 from sae_widget.views.base import read_static
 from sae_widget.views.pane import Pane
 from sae_widget.views.selection import GuardedWidget, selection_for
+from sae_widget.views.words import sendable
 
 if TYPE_CHECKING:
     from sae_widget.features import Context, FeatureCardData, Features
@@ -72,8 +73,7 @@ class FeatureCard(Pane):
 
 def clean_name(name: str) -> str:
     """A name of one line and at most ``MAX_NAME_CHARS``, without characters that cannot be sent or shown."""
-    whole = name.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return " ".join("".join(c if c.isprintable() else " " for c in whole).split())[:MAX_NAME_CHARS].strip()
+    return " ".join("".join(c if c.isprintable() else " " for c in sendable(name)).split())[:MAX_NAME_CHARS].strip()
 
 
 def card_data(state: ExplorerState) -> dict[str, Any]:

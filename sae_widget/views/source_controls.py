@@ -8,11 +8,12 @@ import ipywidgets as W
 from traitlets import Bool, Int, Unicode
 
 from sae_widget.activations.base import layer_name
-from sae_widget.config import HOOK_NAMES, MAX_TEXT_CHARS
+from sae_widget.config import CORPUS_TOKENS, HOOK_NAMES, MAX_TEXT_CHARS
 from sae_widget.views.base import read_static
 from sae_widget.views.fields import Entry, Locks, described, whole
 from sae_widget.views.presets import PRESETS, blocks
 from sae_widget.views.selection import GuardedWidget
+from sae_widget.views.words import sendable
 
 if TYPE_CHECKING:
     from sae_widget.views.pane import Pane
@@ -43,8 +44,6 @@ CORPUS_WORDS = (
     ("This text only", "text"),
     ("A file or folder …", OTHER),
 )
-CORPUS_TOKENS = (10, 50_000_000)
-"""Least and most tokens of a corpus that can be asked for."""
 MAX_PATH = 1000
 
 
@@ -287,8 +286,3 @@ class SourceControls:
 
     def _forgive(self, name: str) -> None:
         self.state.refused = {known: text for known, text in self.state.refused.items() if known != name}
-
-
-def sendable(text: str) -> str:
-    """Text without lone surrogates, which cannot be sent to the page."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

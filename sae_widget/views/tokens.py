@@ -10,6 +10,7 @@ from traitlets import Bool, Bytes, Dict, List, Unicode
 
 from sae_widget.views.base import View
 from sae_widget.views.selection import PaneWidget, pane_code, selection_for
+from sae_widget.views.words import sendable
 
 if TYPE_CHECKING:
     from sae_widget.activations.base import Activations
@@ -117,7 +118,7 @@ class TokenStrip(View):
 
     def _why_stale(self) -> str:
         status, shown = self.state.status, self._text
-        if shown is None or not status.trouble or self.state.text in shown.texts:
+        if shown is None or not status.trouble or sendable(self.state.text) in shown.texts:
             return ""
         return status.message
 

@@ -118,7 +118,11 @@ class TrainControls:
     def _make_buttons(self) -> None:
         self.train = _button("Train", "play", "Train a new SAE with these settings", "primary")
         self.pause = _button("Pause", "pause", "")
-        self.stop = _button("Stop", "stop", "End the training and keep the SAE as it is")
+        self.stop = _button(
+            "Stop",
+            "stop",
+            "End the training and keep the SAE as it is; the square button of the notebook does not end it",
+        )
         self.reset = _button("Reset", "undo", "Forget what was trained and show the SAE from before")
         self.buttons = W.HBox([self.train, self.pause, self.stop, self.reset])
         self.buttons.add_class("sae-buttons")
@@ -164,7 +168,7 @@ class TrainControls:
             ("Pause", "pause", "Hold the training; Resume goes on"),
         )
         self.pause.description, self.pause.icon, self.pause.tooltip = words, icon, tooltip
-        self.stop.disabled = phase not in ("training", "paused")
+        self.stop.disabled = phase not in ("reading", "training", "paused")  # a long corpus can be stopped too
         self.reset.disabled = phase not in ("ready", "failed", "paused") or not trained
 
     def _draw_progress(self) -> None:

@@ -38,3 +38,8 @@ def _rounded(rate: float) -> int:
     whole = int(rate)
     unit = 10 ** max(0, len(str(whole)) - 2)
     return whole // unit * unit
+
+
+def sendable(text: str) -> str:
+    """Text without lone surrogates, which cannot be sent to the page."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
