@@ -101,6 +101,19 @@ def test_the_buffers_are_exact(view, state):
     assert widget.facts == {"d_sae": D_SAE, "n_corpus": 500, "kept": 0}
 
 
+def test_dense_features_are_named_while_they_are_hidden(view, state):
+    made = make_features(make_prompt(make_activations(), ROWS))
+    made.__dict__["dense"] = np.arange(D_SAE) == 5
+    state.features = made
+    assert array(view, "hidden", np.uint32) == [5]
+    state.hide_dense = False
+    assert array(view, "hidden", np.uint32) == []
+    state.hide_dense = True
+    assert array(view, "hidden", np.uint32) == [5]
+    state.features = None
+    assert view.widget.hidden == b""
+
+
 def test_without_statistics_there_are_no_maxima(view, state):
     state.features = make_features(make_prompt(make_activations(), ROWS), stats=False)
     assert view.widget.maxima == b"" and array(view, "fired", np.uint32) == [1, 5, 6]

@@ -41,6 +41,7 @@ class TokensWidget(PaneWidget):
     acts = Bytes(b"", help="float32 [n_firings]").tag(sync=True)
     fired = Bytes(b"", help="uint32 [n], the features among ids, rising").tag(sync=True)
     maxima = Bytes(b"", help="float32 [n], their maxima over the corpus; nothing without statistics").tag(sync=True)
+    hidden = Bytes(b"", help="uint32 [n], features that are hidden as dense").tag(sync=True)
     names = Dict(help="feature number as text -> the name a person gave it").tag(sync=True)
     facts = Dict(help="d_sae, n_tokens of the corpus, kept firings of a token (0: all)").tag(sync=True)
     notes = List(Unicode(), help="sentences about the text").tag(sync=True)
@@ -59,6 +60,7 @@ class TokenStrip(View):
         "faults",
         "text",
         "scale_to_text",
+        "hide_dense",
         "feature_names",
         "selected",
     )
@@ -69,6 +71,7 @@ class TokenStrip(View):
         self._clock = time.monotonic
         self._text: Activations | None = None
         self._drawn: Features | None = None
+        self._hidden_of: Features | None = None
         self._pushed_at = -1e9
         self._bytes = 0
 
@@ -89,6 +92,7 @@ class TokenStrip(View):
             widget.empty = ""
             if features is not self._drawn and self._may_push(features.prompt):
                 self._push(features, features.prompt)
+            self._send_hidden(self._drawn)
             widget.stale = self._why_stale()
 
     def _may_push(self, prompt: PromptFeatures) -> bool:
@@ -115,6 +119,13 @@ class TokenStrip(View):
         self._text, self._drawn, self._pushed_at = activations, features, self._clock()
         self._bytes = sum(len(part) for part in (widget.indptr, widget.ids, widget.acts, widget.fired, widget.maxima))
 
+    def _send_hidden(self, features: Features | None) -> None:
+        wanted = features if self.state.hide_dense else None
+        if wanted is not self._hidden_of:
+            self._hidden_of = wanted
+            hidden = np.zeros(0) if wanted is None else np.flatnonzero(wanted.dense)
+            self.widget.hidden = hidden.astype(np.uint32).tobytes()
+
     def _why_stale(self) -> str:
         status, shown = self.state.status, self._text
         if shown is None or not status.trouble or self.state.text in shown.texts:
@@ -122,10 +133,10 @@ class TokenStrip(View):
         return status.message
 
     def _clear(self) -> None:
-        self._text = self._drawn = None
+        self._text = self._drawn = self._hidden_of = None
         widget = self.widget
         widget.labels, widget.notes, widget.facts, widget.stale = [], [], {}, ""
-        widget.marks = widget.indptr = widget.ids = widget.acts = widget.fired = widget.maxima = b""
+        widget.marks = widget.indptr = widget.ids = widget.acts = widget.fired = widget.maxima = widget.hidden = b""
         phase = self.state.status.phase
         if phase in ("starting", "loading", "reading"):
             widget.empty = "The tokens of the text are drawn here as soon as the model has read it."

@@ -96,8 +96,9 @@ function makeHead(model) {
     const shared = perPixel > 1 ? `; a pixel shows the strongest of ${perPixel}` : "";
     sub.textContent = `${facts.weights} rows, ${whole(facts.d_in)} dimensions${shared}`;
     sub.title = sub.textContent + ". One dimension has no meaning of its own: compare whole strips, not single cells.";
-    legend.replaceChildren(...(facts.n_tokens ? [h("span", { class: "saew-hatched", "aria-hidden": "true" }), ` ${whole(facts.n_dead)} dead · `] : []), "○ quiet here");
-    legend.title = `${facts.n_tokens ? `Dead (hatched): ${whole(facts.n_dead)} of ${whole(facts.d_sae)} features never fired on ${whole(facts.n_tokens)} tokens. ` : ""}Quiet (○): not on the tokens of this text.`;
+    legend.replaceChildren(...(facts.n_tokens ? [h("span", { class: "saew-hatched", "aria-hidden": "true" }), ` ${whole(facts.n_dead)} dead · `] : []), "○ quiet here",
+      facts.n_hidden ? ` · ${whole(facts.n_hidden)} dense hidden` : "");
+    legend.title = `${facts.n_tokens ? `Dead (hatched): ${whole(facts.n_dead)} of ${whole(facts.d_sae)} features never fired on ${whole(facts.n_tokens)} tokens. ` : ""}Quiet (○): not on the tokens of this text.${facts.n_hidden ? " Dense: fires on so many tokens that it says little; shown and hidden at the bars." : ""}`;
     low.textContent = nice(-facts.limit);
     high.textContent = `+${nice(facts.limit)}`;
     bar.style.background = gradient(PALETTE.diverging[theme]);
@@ -115,7 +116,10 @@ function makeFoot(model) {
   const back = h("button", { type: "button", title: "Previous page", "aria-label": "Previous page", onclick: () => go(-1) }, "‹");
   const next = h("button", { type: "button", title: "Next page", "aria-label": "Next page", onclick: () => go(1) }, "›");
   const where = h("span", { class: "saew-where" });
-  chip.addEventListener("click", () => tell(model, { page: model.get("place")[1] }));
+  chip.addEventListener("click", () => {
+    const at = model.get("place")[1];
+    tell(model, at < 0 ? { hide_dense: false } : { page: at });
+  });
   const pager = h("span", { class: "saew-tools" }, back, where, next);
   const node = h("div", { class: "saew-head saew-foot" }, readout, chip, pager);
   const show = (page) => {
@@ -123,7 +127,7 @@ function makeFoot(model) {
     const first = facts.page * facts.size;
     const asked = model.get("page") === facts.page ? "" : `, going to ${whole(model.get("page") + 1)}`;
     where.textContent = `page ${whole(facts.page + 1)} of ${whole(facts.pages)}${asked}`;
-    where.title = `Places ${whole(first + 1)} to ${whole(first + ids.length)} of ${whole(facts.d_sae)}`;
+    where.title = `Places ${whole(first + 1)} to ${whole(first + ids.length)} of ${whole(facts.n_shown)}${facts.n_hidden ? `; ${whole(facts.n_hidden)} are hidden as dense` : ""}`;
     back.disabled = model.get("page") <= 0;
     next.disabled = model.get("page") >= facts.pages - 1;
     pager.hidden = facts.pages === 1;
@@ -133,7 +137,8 @@ function makeFoot(model) {
     const known = feature === selected && at !== page.facts.page;
     chip.hidden = selected === null || page.ids.includes(selected) || selected >= page.facts.d_sae;
     chip.disabled = !known;
-    chip.textContent = known ? `Feature ${selected} is on page ${whole(at + 1)}: go there` : `Feature ${selected} is on another page`;
+    if (!known) chip.textContent = `Feature ${selected} is on another page`;
+    else chip.textContent = at < 0 ? `Feature ${selected} is hidden: show it` : `Feature ${selected} is on page ${whole(at + 1)}: go there`;
   };
   const readOut = (page, row, dimension) => {
     let text = row < 0 ? "Hover for values. Click selects, arrow keys move, Escape frees." : rowName(page, row);

@@ -24,7 +24,7 @@ class TokensPane {
   listen() {
     const { model, selection, parts: { strip } } = this;
     const update = inNextFrame(() => this.update());
-    model.on("change:labels change:marks change:indptr change:ids change:acts change:fired change:maxima change:empty", update);
+    model.on("change:labels change:marks change:indptr change:ids change:acts change:fired change:maxima change:hidden change:empty", update);
     model.on("change:stale change:notes change:facts", () => this.showSentences());
     model.on("change:scale_to_text change:names", () => {
       this.showSentences();
@@ -192,7 +192,7 @@ class TokensPane {
       return;
     }
     const list = this.isOut(token) ? [] : strongestOf(text, token);
-    const says = list.length ? "Strongest on " : this.isOut(token) ? "Not counted: " : "Nothing fires on ";
+    const says = list.length ? (text.hidden.size ? "Strongest, without the dense ones, on " : "Strongest on ") : this.isOut(token) ? "Not counted: " : "Nothing fires on ";
     best.replaceChildren(h("span", { class: "saew-sub" }, says), h("span", { class: "saew-token" }, text.labels[token]),
       ...list.map(([feature, act]) => this.featureButton(feature, act)));
     this.pressBest();
