@@ -253,6 +253,21 @@ def test_while_training_at_most_one_push_in_the_wait_and_the_last_always(view, s
     assert array(view, "acts", np.float32) == [777.0]
 
 
+def test_the_tokens_show_before_there_is_an_sae(view, state):
+    state.activations = make_activations(notes=("A note.",))
+    widget = view.widget
+    assert widget.empty == "" and widget.labels == ["<|endoftext|>", "a", "↵", "b"] and widget.notes == ["A note."]
+    assert array(view, "indptr", np.uint32) == [0, 0, 0, 0, 0] and widget.ids == b""
+    assert array(view, "marks", np.uint8) == [LEFT_OUT | NEW_WINDOW, 0, LINE_END, 0]
+    assert widget.facts == {"d_sae": 0, "n_corpus": 0, "kept": 0}
+    state.features = make_features(make_prompt(state.activations, ROWS))
+    assert widget.facts["d_sae"] == D_SAE and array(view, "ids", np.uint32) == [6, 5, 1, 1, 5]
+    state.features = None
+    assert widget.ids == b"" and widget.labels[1] == "a"
+    state.activations = None
+    assert widget.labels == [] and "No text has been read" in widget.empty
+
+
 def test_a_new_text_is_shown_at_once_during_training(view, state):
     state.status = Status("training", "Training")
     state.features = make_features(make_prompt(make_activations(), ROWS))

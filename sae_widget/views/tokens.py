@@ -83,15 +83,19 @@ class TokenStrip(View):
         """Send the tokens when the text changed, and the activations when the features did."""
         state, widget = self.state, self.widget
         features = state.features
+        prompt = features.prompt if features is not None else None
+        if prompt is None and state.activations is not None:
+            prompt = silent(state.activations)
         with widget.hold_sync():
             widget.scale_to_text = state.scale_to_text
             widget.names = {str(i): str(name)[:60] for i, name in list(state.feature_names.items())[:_MOST_NAMES]}
-            if features is None or features.prompt is None:
+            if prompt is None:
                 self._clear()
                 return
             widget.empty = ""
-            if features is not self._drawn and self._may_push(features.prompt):
-                self._push(features, features.prompt)
+            new = features is not self._drawn or prompt.activations is not self._text
+            if new and self._may_push(prompt):
+                self._push(features, prompt)
             self._send_hidden(self._drawn)
             widget.stale = self._why_stale()
 
@@ -100,11 +104,12 @@ class TokenStrip(View):
             return True
         return self._clock() - self._pushed_at >= max(SHORTEST_WAIT, self._bytes / BYTES_PER_SECOND)
 
-    def _push(self, features: Features, prompt: PromptFeatures) -> None:
+    def _push(self, features: Features | None, prompt: PromptFeatures) -> None:
         widget, activations = self.widget, prompt.activations
         indptr, ids, acts, kept = strongest_firings(prompt)
         fired = np.unique(ids)
-        maxima = np.zeros(0, np.float32) if features.stats is None else features.stats.max[fired]
+        stats = features.stats if features is not None else None
+        maxima = np.zeros(0, np.float32) if stats is None else stats.max[fired]
         if activations is not self._text:
             widget.labels = [label[:_LABEL_CHARS] for label in activations.labels]
             widget.notes = list(activations.notes)
@@ -114,8 +119,8 @@ class TokenStrip(View):
         widget.acts = acts.astype(np.float32).tobytes()
         widget.fired = fired.astype(np.uint32).tobytes()
         widget.maxima = maxima.astype(np.float32).tobytes()
-        n_corpus = 0 if features.stats is None else features.stats.n_tokens
-        widget.facts = {"d_sae": features.sae.d_sae, "n_corpus": n_corpus, "kept": kept}
+        n_corpus = 0 if stats is None else stats.n_tokens
+        widget.facts = {"d_sae": 0 if features is None else features.sae.d_sae, "n_corpus": n_corpus, "kept": kept}
         self._text, self._drawn, self._pushed_at = activations, features, self._clock()
         self._bytes = sum(len(part) for part in (widget.indptr, widget.ids, widget.acts, widget.fired, widget.maxima))
 
@@ -145,6 +150,23 @@ class TokenStrip(View):
 
     def _asked(self, _name: str, value: Any) -> None:
         self.state.scale_to_text = value
+
+
+def silent(activations: Activations) -> PromptFeatures:
+    """A text on which nothing fires, because there is no SAE yet."""
+    from sae_widget.features import PromptFeatures
+
+    n, none = activations.n_tokens, np.zeros(0, np.float32)
+    return PromptFeatures(
+        activations=activations,
+        indptr=np.zeros(n + 1, np.uint32),
+        ids=np.zeros(0, np.uint32),
+        acts=none,
+        mean=none,
+        max=none,
+        strongest=np.full(n, -1, np.int32),
+        counted=(activations.spans[:, 1] > activations.spans[:, 0]).numpy(),
+    )
 
 
 def strongest_firings(prompt: PromptFeatures) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:

@@ -57,4 +57,9 @@ function strongestOf(text, token) {
   return shown.length ? shown : hidden.slice(0, STRONGEST);
 }
 
+/** How many of the features that fire on a token are hidden. */
+function hiddenOn(text, token) {
+  return text.ids.subarray(text.indptr[token], text.indptr[token + 1]).reduce((sum, id) => sum + (text.hidden.has(id) ? 1 : 0), 0);
+}
+
 const percent = (share) => (share > 0 && share < 0.01 ? "under 1%" : `${Math.round(100 * share)}%`);
