@@ -3,10 +3,11 @@
 /** How the scores of a page are written, all with the same digits; null when there are none. */
 function scoreText(page) {
   const unit = page.facts.score === "of tokens" ? 100 : 1;
+  const places = page.facts.arrangement === "grid" ? 1 : 2; // behind the first digit of the largest
   const largest = unit * page.scores.reduce((a, b) => Math.max(a, b), 0);
   if (!page.scores.length) return null;
-  const digits = largest > 0 ? Math.min(5, Math.max(0, 1 - Math.floor(Math.log10(largest)))) : 0;
-  return (value) => (value === 0 ? "0" : (unit * value).toFixed(digits)) + (unit === 100 ? "%" : "");
+  const digits = largest > 0 ? Math.min(5, Math.max(0, places - Math.floor(Math.log10(largest)))) : 0;
+  return (value) => (value === 0 ? "0" : (unit * value).toFixed(digits).replace(/^0(\.0*)?$/, `< ${10 ** -digits}`)) + (unit === 100 ? "%" : "");
 }
 
 /** The name of a row as it is spoken and read out. */
@@ -25,7 +26,7 @@ function rowLabel(page, row, box, arrangement) {
   const label = h("div", {
     class: `saew-row${flag === DEAD ? " is-dead" : flag === QUIET ? " is-quiet" : ""}`,
     title: rowName(page, row),
-  }, h("span", { class: "saew-number" }, grid ? `Feature ${page.ids[row]}` : String(page.ids[row])));
+  }, h("span", { class: "saew-number" }, grid && box.w > 150 ? `Feature ${page.ids[row]}` : String(page.ids[row])));
   if (flag === DEAD) label.append(h("span", { class: "saew-dead" }, "dead"));
   else if (flag === QUIET) label.append(h("span", { class: "saew-quietmark", "aria-hidden": "true" }, "○"));
   if (name) label.append(h("span", { class: "saew-name" }, name));
@@ -79,9 +80,9 @@ function makeHead(model) {
   const bar = h("span", { class: "saew-bar" });
   const scale = h("span", { class: "saew-scale", role: "img" }, low, bar, high);
   const node = h("div", {},
-    h("div", { class: "saew-head" }, title, sub, scale),
+    h("div", { class: "saew-head" }, title, sub),
     h("div", { class: "saew-head saew-under" }, h("div", { class: "saew-tools" }, weights.node, arrangement.node, sort.node, rows.node),
-      h("span", { class: "saew-spring" }), legend));
+      h("div", { class: "saew-key" }, legend, scale)));
   const showControls = () => {
     const reads = model.get("weights") === "encoder";
     title.textContent = reads ? "What does each feature look for?" : "What does each feature write?";
@@ -94,8 +95,8 @@ function makeHead(model) {
   const show = (page, theme, perPixel) => {
     const { facts } = page;
     const shared = perPixel > 1 ? `; a pixel shows the strongest of ${perPixel}` : "";
-    sub.textContent = `${facts.weights} rows, ${whole(facts.d_in)} dimensions${shared}`;
-    sub.title = sub.textContent + ". One dimension has no meaning of its own: compare whole strips, not single cells.";
+    sub.textContent = `${facts.weights} rows, ${whole(facts.d_in)} dimensions`;
+    sub.title = `${sub.textContent}${shared}` + ". One dimension has no meaning of its own: compare whole strips, not single cells.";
     legend.replaceChildren(...(facts.n_tokens ? [h("span", { class: "saew-hatched", "aria-hidden": "true" }), ` ${whole(facts.n_dead)} dead · `] : []), "○ quiet here",
       facts.n_hidden ? ` · ${whole(facts.n_hidden)} dense hidden` : "");
     legend.title = `${facts.n_tokens ? `Dead (hatched): ${whole(facts.n_dead)} of ${whole(facts.d_sae)} features never fired on ${whole(facts.n_tokens)} tokens. ` : ""}Quiet (○): not on the tokens of this text.${facts.n_hidden ? " Dense: fires on so many tokens that it says little; shown and hidden at the bars." : ""}`;
@@ -141,7 +142,7 @@ function makeFoot(model) {
     else chip.textContent = at < 0 ? `Feature ${selected} is hidden: show it` : `Feature ${selected} is on page ${whole(at + 1)}: go there`;
   };
   const readOut = (page, row, dimension) => {
-    let text = row < 0 ? "Hover for values. Click selects, arrow keys move, Escape frees." : rowName(page, row);
+    let text = row < 0 ? "Click selects, arrow keys move, Escape frees." : rowName(page, row);
     if (row >= 0 && dimension >= 0) {
       const value = halfValue(page.data[row * page.facts.d_in + dimension]);
       text += ` · dimension ${dimension}: ${value > 0 ? "+" : ""}${nice(value)}`;
