@@ -32,7 +32,7 @@ DENSE_TOOLTIP = (
     "A feature that fires on every tenth token or more is among the strongest of nearly every text, and so says "
     "little about this one. Hidden ones stay in the SAE; the token's list and the card still know them."
 )
-NO_FEATURES = "No features yet: they show as soon as a text is read."
+NO_FEATURES = "No features yet: they show as soon as an autoencoder is loaded or trained."
 
 
 class BarsBridge(GuardedWidget):
@@ -106,6 +106,7 @@ class ActivationBars(Pane):
 
     def _measures(self) -> W.Widget:
         self.measure_toggle = W.ToggleButtons(
+            description="Height of the bars",  # for screen readers
             options=[(MEASURE_WORDS[measure][0], measure) for measure in MEASURES],
             tooltips=[MEASURE_WORDS[measure][1] for measure in MEASURES],
             style=W.ToggleButtonsStyle(button_width="auto"),
@@ -134,9 +135,9 @@ class ActivationBars(Pane):
             self.on_press(button, partial(self._turn, step))
         self.go_there.add_class("sae-chip")
         self.on_press(self.go_there, self._go_there)
-        row = W.HBox([self.back, self.where, self.forth, self.go_there])
-        row.add_class("sae-row")
-        return row
+        self.pager = W.HBox([self.back, self.where, self.forth, self.go_there])
+        self.pager.add_class("sae-row")
+        return self.pager
 
     def draw_content(self) -> None:
         """Send one page of bars, and say where in the order it is."""
@@ -198,12 +199,13 @@ class ActivationBars(Pane):
             else ""
         )
         self.back.disabled, self.forth.disabled = page == 0, page >= last
+        self.pager.layout.display = "" if n_features else "none"
         elsewhere = self._page_of_selected() if n_features else None
         if n_features and self._selected_is_hidden():
-            self.go_there.description = f"Feature {state.selected:,} is hidden: show it"
+            self.go_there.description = f"Feature {state.selected} is hidden: show it"
             self.go_there.tooltip = "Show the dense features too, and turn to the selected one"
         elif elsewhere is not None and elsewhere != page:
-            self.go_there.description = f"Feature {state.selected:,} is on page {elsewhere + 1}: go there"
+            self.go_there.description = f"Feature {state.selected} is on page {elsewhere + 1}: go there"
             self.go_there.tooltip = "Turn to the page with the selected feature"
         else:
             self.go_there.layout.display = "none"
