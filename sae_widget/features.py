@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
 
 MAX_PER_TOKEN = 512
 """Strongest features kept for one token of the text; an untrained ReLU SAE fires thousands."""
+DENSE = 0.1
+"""Share of tokens above which a feature tells nothing of a text; 1 to 4 per cent of the bundled features are above."""
+ENOUGH_TOKENS = 1_000
+"""With fewer tokens a share says nothing: in one sentence every feature that fires is dense."""
+FEW_FEATURES = 64
+"""So many are seen at one glance: none of them needs to be hidden."""
 CHUNK = 4_000_000
 """Feature activations computed at a time (16 MB of float32)."""
 
@@ -99,6 +106,19 @@ class Features:
     prompt: PromptFeatures | None
     source: str  # in words: "the bundled SAE, after block 4", "your SAE, step 500"
     version: int  # rises with every change
+
+    @cached_property
+    def dense(self) -> np.ndarray:
+        """Which features fire on more than ``DENSE`` of all tokens, and so can be hidden. ``[d_sae]`` bool.
+
+        None where that is not known or not the exception: without statistics over ``ENOUGH_TOKENS``, with no
+        more than ``FEW_FEATURES``, or when more than half of them would go.
+        """
+        stats = self.stats
+        if stats is None or stats.n_tokens < ENOUGH_TOKENS or self.sae.d_sae <= FEW_FEATURES:
+            return np.zeros(self.sae.d_sae, dtype=bool)
+        dense = stats.frequency > DENSE
+        return dense if dense.mean() <= 0.5 else np.zeros_like(dense)
 
 
 @dataclass(frozen=True)
@@ -219,15 +239,23 @@ def measured(features: Features, measure: str, token: int | None = None) -> np.n
     return prompt.max if measure == "max" else prompt.mean
 
 
-def order_features(features: Features, sort: str, measure: str = "mean", token: int | None = None) -> np.ndarray:
-    """Feature numbers in the order in which they are shown. ``[d_sae]`` int64.
+def order_features(
+    features: Features, sort: str, measure: str = "mean", token: int | None = None, *, hide_dense: bool = False
+) -> np.ndarray:
+    """Feature numbers in the order in which they are shown. ``[d_sae]`` int64, fewer when some are hidden.
 
     Args:
         features: SAE, statistics and text.
         sort: ``activation`` (the bars' height, then the frequency), ``frequency`` or ``number``; ties go by number.
         measure: as in ``measured``.
         token: as in ``measured``.
+        hide_dense: leave out those that are ``features.dense``.
     """
+    order = _order_all(features, sort, measure, token)
+    return order[~features.dense[order]] if hide_dense else order
+
+
+def _order_all(features: Features, sort: str, measure: str, token: int | None) -> np.ndarray:
     number = np.arange(features.sae.d_sae)
     if sort == "number":
         return number

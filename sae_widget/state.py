@@ -51,6 +51,7 @@ class ExplorerState(HasTraits):
     selected = Int(None, allow_none=True, min=0, help="the selected feature")
     token = Int(None, allow_none=True, min=0, help="the selected token of the text")
     sort = Enum(SORTS, "activation")
+    hide_dense = Bool(True, help="leave features that fire on a tenth of all tokens out of bars and heatmap")
     page = Int(0, min=0)
     rows = Enum(ROWS, 64, help="features on one page of the heatmap")
     bar_page = Int(0, min=0)

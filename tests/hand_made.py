@@ -111,7 +111,7 @@ def fill(state: ExplorerState) -> None:
     state.text, state.layer, state.hook_name = "another text", 4, "resid_post"
     state.settings = state.settings.changed(architecture="standard", l1_coefficient=0.3, d_sae=150)
     state.corpus, state.corpus_tokens, state.model = "/a/folder", 500, "/a/model"
-    state.measure, state.sort, state.log_loss = "max", "number", False
+    state.measure, state.sort, state.log_loss, state.hide_dense = "max", "number", False, False
     state.offers = ("retry", "cancel")
     state.refused = {"k": "k must be between 1 and 8, got 9. Kept 8."}
     state.status = Status("paused", "Paused at step 4.", 4, 10, 31_234.0, 2.0)

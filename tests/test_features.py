@@ -1,5 +1,6 @@
 """Feature statistics, text features, order, contexts: answers worked out by hand."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -98,6 +99,42 @@ def test_order_by_activation_frequency_and_number():
     assert order_features(features, "activation", "token", 2).tolist() == [1, 0, 2]
     assert measured(features, "token", 2).tolist() == [0.0, 2.0, 0.0]
     assert measured(features, "token", 99).tolist() == measured(features, "mean").tolist()
+
+
+def wide(frequency, n_tokens=1000):
+    """As many features as frequencies, without a text."""
+    d_sae, frequency = len(frequency), np.asarray(frequency, np.float32)
+    sae = StandardSAE(torch.zeros(2, d_sae), torch.zeros(d_sae), torch.zeros(d_sae, 2), torch.zeros(2))
+    stats = FeatureStats(frequency, frequency, frequency, frequency == 0, n_tokens, 1.0, 0.5, 0.5)
+    return Features(sae, stats, None, "", 1)
+
+
+RARE = [0.02] * 62 + [0.0, 0.03]
+DENSE_ONES = [0.4, 0.1, 0.11]
+
+
+def test_dense_features_can_be_left_out_of_every_order():
+    features = wide([*DENSE_ONES, *RARE])
+    assert np.flatnonzero(features.dense).tolist() == [0, 2]  # a tenth exactly stays
+    assert order_features(features, "number").tolist() == list(range(67))
+    assert order_features(features, "number", hide_dense=True).tolist() == [1, *range(3, 67)]
+    assert order_features(features, "frequency", hide_dense=True)[:3].tolist() == [1, 66, 3]
+    assert order_features(features, "activation", hide_dense=True)[:2].tolist() == [1, 66]
+
+
+@pytest.mark.parametrize(
+    "features",
+    [
+        wide([*DENSE_ONES, *RARE], n_tokens=999),
+        wide([*DENSE_ONES, *RARE][:64]),
+        wide([0.4] * 40 + [0.01] * 39),
+        Features(wide(RARE).sae, None, None, "", 1),
+    ],
+    ids=["too few tokens", "few features", "more than half", "no statistics"],
+)
+def test_none_is_dense_where_that_says_nothing(features):
+    assert not features.dense.any()
+    assert len(order_features(features, "frequency", hide_dense=True)) == features.sae.d_sae
 
 
 def test_without_a_text_the_corpus_speaks():

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sae_widget.views.bars import BARS, NO_FEATURES, ActivationBars
+from sae_widget.state import ExplorerState
+from sae_widget.views.bars import BARS, NO_FEATURES, ActivationBars, dense_words
 from sae_widget.views.selection import selection_for
 from tests.hand_made import features
 
@@ -69,6 +70,51 @@ def test_the_selected_bar_is_marked_and_found_again(bars, state):
     assert bars.bars.selected is None and bars.go_there.layout.display == "none"
 
 
+@pytest.fixture
+def with_dense(state):
+    """Feature 7, the strongest, and features 128 and 129 fire on a third of all tokens."""
+    made = features(version=2)
+    made.stats.frequency[[7, 128, 129]] = 0.3
+    state.features = made
+    return made
+
+
+def test_dense_features_are_hidden_and_counted(bars, state, with_dense):
+    assert bars.bridge.ids[:2] == [3, 0] and bars.where.value == "1–64 of 147, strongest first"
+    assert bars.dense_words.value == "3 hidden: fire on more than 10% of all tokens"
+    state.bar_page = 99
+    assert len(bars.bridge.ids) == 147 - 2 * BARS and bars.forth.disabled
+    state.bar_page = 0
+    bars.hide_dense.value = False
+    assert not state.hide_dense and bars.bridge.ids[:3] == [7, 3, 128]
+    assert bars.dense_words.value == "3 fire on more than 10% of all tokens"
+    assert bars.where.value == "1–64 of 150, strongest first"
+
+
+def test_a_hidden_feature_that_is_selected_can_be_shown(bars, state, with_dense):
+    state.sort, state.selected = "number", 129
+    assert bars.bars.selected is None and bars.go_there.layout.display == ""
+    assert bars.go_there.description == "Feature 129 is hidden: show it"
+    bars.go_there.click()
+    assert not state.hide_dense and state.bar_page == 2 and list(bars.bars.selected) == [1]
+    assert bars.go_there.layout.display == "none"
+
+
+def test_why_nothing_is_hidden(bars, state):
+    assert bars.dense_words.value == "None fires on more than 10% of all tokens" and bars.hide_dense.disabled
+    few = features(d_sae=16)
+    few.stats.frequency[:9] = 0.5
+    assert dense_words(few, True) == dense_words(features(stats=False), True) == dense_words(None, True) == ""
+    many = features()
+    many.stats.frequency[:100] = 0.5
+    assert dense_words(many, True) == "All are shown: 100 of 150 fire on more than 10% of all tokens"
+    one = features()
+    one.stats.frequency[4] = 0.5
+    assert dense_words(one, True) == "1 hidden: fires on more than 10% of all tokens"
+    state.features = few
+    assert bars.dense_row.layout.display == "none" and len(bars.bridge.ids) == 16
+
+
 def test_dead_features_are_told_from_quiet_ones(bars, state):
     assert bars.bridge.dead == []
     state.sort, state.bar_page = "number", 2
@@ -109,7 +155,7 @@ def test_the_toggle_sets_the_measure(bars, state):
 def test_order_is_computed_once_for_many_selections(bars, state, monkeypatch):
     import sae_widget.features as module
 
-    monkeypatch.setattr(module, "order_features", lambda *_: pytest.fail("ordered again"))
+    monkeypatch.setattr(module, "order_features", lambda *_, **__: pytest.fail("ordered again"))
     for feature in range(20):
         state.selected = feature
     assert bars.head.fault == ""

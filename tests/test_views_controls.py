@@ -285,7 +285,7 @@ def test_a_known_model_or_a_path(form, state):
 
 def test_gpt2_is_offered_only_while_the_bundled_model_is_shown(form, state):
     assert form.source.load_gpt2.layout.display == ""
-    assert form.source.shown_model.value == "Shown: the bundled model (6\u00a0×\u00a03)"
+    assert form.source.shown_model.value == "Shown: the bundled model (6\u00a0blocks, 3\u00a0dimensions)"
     state.language_model = language_model("gpt2")
     assert form.source.load_gpt2.layout.display == "none"
 

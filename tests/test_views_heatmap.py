@@ -210,6 +210,34 @@ def test_the_browser_pages_and_the_state_follows(view, state):
     assert (state.sort, state.page) == ("number", 0)
 
 
+@pytest.fixture
+def with_dense():
+    """A hundred features, of which 0, 7 and 99 fire on a third of all tokens."""
+    made = make_features(100)
+    made.stats.frequency[:] = 0.01
+    made.stats.frequency[[0, 7, 99]] = 0.3
+    return made
+
+
+def test_dense_features_are_hidden_as_in_the_bars(view, state, with_dense):
+    state.sort, state.page, state.features = "number", 99, with_dense
+    facts = view.widget.facts
+    assert (facts["page"], facts["pages"], facts["n_shown"], facts["n_hidden"]) == (6, 7, 97, 3)
+    assert ids(view) == [98] and view.widget.hide_dense
+    state.hide_dense = False
+    facts = view.widget.facts
+    assert ids(view) == list(range(96, 100)) and not view.widget.hide_dense
+    assert (facts["n_shown"], facts["n_hidden"]) == (100, 0)
+
+
+def test_a_hidden_feature_that_is_selected_is_shown_on_demand(view, state, with_dense):
+    state.sort, state.features, state.selected = "number", with_dense, 99
+    assert view.widget.place == [99, -1]
+    view.widget.set_state({"hide_dense": False})
+    assert not state.hide_dense and state.page == 6
+    assert view.widget.place == [99, 6] and ids(view)[-1] == 99
+
+
 def test_the_first_feature_stays_when_the_page_changes_its_size(view, state):
     state.rows = 64
     state.features = make_features(400)
@@ -230,6 +258,7 @@ HOSTILE = [
     {"sort": "<img>"},
     {"weights": None},
     {"arrangement": ["grid"]},
+    {"hide_dense": 1},
     {"data": "x"},
     {"ids": b"1234"},
     {"facts": {}},

@@ -101,6 +101,19 @@ def test_the_buffers_are_exact(view, state):
     assert widget.facts == {"d_sae": D_SAE, "n_corpus": 500, "kept": 0}
 
 
+def test_dense_features_are_named_while_they_are_hidden(view, state):
+    made = make_features(make_prompt(make_activations(), ROWS))
+    made.__dict__["dense"] = np.arange(D_SAE) == 5
+    state.features = made
+    assert array(view, "hidden", np.uint32) == [5]
+    state.hide_dense = False
+    assert array(view, "hidden", np.uint32) == []
+    state.hide_dense = True
+    assert array(view, "hidden", np.uint32) == [5]
+    state.features = None
+    assert view.widget.hidden == b""
+
+
 def test_without_statistics_there_are_no_maxima(view, state):
     state.features = make_features(make_prompt(make_activations(), ROWS), stats=False)
     assert view.widget.maxima == b"" and array(view, "fired", np.uint32) == [1, 5, 6]
@@ -238,6 +251,21 @@ def test_while_training_at_most_one_push_in_the_wait_and_the_last_always(view, s
     assert array(view, "acts", np.float32) != [777.0]
     state.status = Status("ready", "Done")
     assert array(view, "acts", np.float32) == [777.0]
+
+
+def test_the_tokens_show_before_there_is_an_sae(view, state):
+    state.activations = make_activations(notes=("A note.",))
+    widget = view.widget
+    assert widget.empty == "" and widget.labels == ["<|endoftext|>", "a", "↵", "b"] and widget.notes == ["A note."]
+    assert array(view, "indptr", np.uint32) == [0, 0, 0, 0, 0] and widget.ids == b""
+    assert array(view, "marks", np.uint8) == [LEFT_OUT | NEW_WINDOW, 0, LINE_END, 0]
+    assert widget.facts == {"d_sae": 0, "n_corpus": 0, "kept": 0}
+    state.features = make_features(make_prompt(state.activations, ROWS))
+    assert widget.facts["d_sae"] == D_SAE and array(view, "ids", np.uint32) == [6, 5, 1, 1, 5]
+    state.features = None
+    assert widget.ids == b"" and widget.labels[1] == "a"
+    state.activations = None
+    assert widget.labels == [] and "No text has been read" in widget.empty
 
 
 def test_a_new_text_is_shown_at_once_during_training(view, state):

@@ -28,7 +28,11 @@ MEASURE_WORDS = {
     "token": ("this token", "Activation on the selected token; click one in the text"),
 }
 SORT_WORDS = {"activation": "strongest first", "frequency": "most frequent first", "number": "by number"}
-NO_FEATURES = "No features yet: they show as soon as a text is read."
+DENSE_TOOLTIP = (
+    "A feature that fires on every tenth token or more is among the strongest of nearly every text, and so says "
+    "little about this one. Hidden ones stay in the SAE; the token's list and the card still know them."
+)
+NO_FEATURES = "No features yet: they show as soon as an autoencoder is loaded or trained."
 
 
 class BarsBridge(GuardedWidget):
@@ -52,7 +56,7 @@ class ActivationBars(Pane):
 
     name = "bars"
     question = "Which features fire here?"
-    reads = ("features", "measure", "sort", "token", "bar_page", "selected", "feature_names", "faults")
+    reads = ("features", "measure", "sort", "hide_dense", "token", "bar_page", "selected", "feature_names", "faults")
     counts_in_head = False
 
     def build_content(self) -> list[W.Widget]:
@@ -98,10 +102,11 @@ class ActivationBars(Pane):
         self.watch(self.bridge, "turned", self._turn_to)
         plot = W.Box([self.figure], layout=W.Layout(width="100%", min_width="0", overflow="hidden"))
         plot.add_class("sae-plot")
-        return [self._measures(), plot, self.bridge, self._pager()]
+        return [self._measures(), self._dense(), plot, self.bridge, self._pager()]
 
     def _measures(self) -> W.Widget:
         self.measure_toggle = W.ToggleButtons(
+            description="Height of the bars",  # for screen readers
             options=[(MEASURE_WORDS[measure][0], measure) for measure in MEASURES],
             tooltips=[MEASURE_WORDS[measure][1] for measure in MEASURES],
             style=W.ToggleButtonsStyle(button_width="auto"),
@@ -110,25 +115,39 @@ class ActivationBars(Pane):
         self.watch(self.measure_toggle, "value", lambda value: setattr(self.state, "measure", value))
         return self.measure_toggle
 
+    def _dense(self) -> W.Widget:
+        self.hide_dense = W.Checkbox(
+            description="Hide dense features", tooltip=DENSE_TOOLTIP, indent=False, layout=W.Layout(width="auto")
+        )
+        self.dense_words = W.Label()
+        self.watch(self.hide_dense, "value", lambda value: setattr(self.state, "hide_dense", bool(value)))
+        self.dense_row = W.HBox([self.hide_dense, self.dense_words])
+        self.dense_row.add_class("sae-dense")
+        return self.dense_row
+
     def _pager(self) -> W.Widget:
         self.back = W.Button(description="‹", tooltip="The 64 features before these")
         self.forth = W.Button(description="›", tooltip="The next 64 features")
         self.where = W.Label()
-        self.go_there = W.Button(tooltip="Turn to the page with the selected feature")
+        self.go_there = W.Button()
         for button, step in ((self.back, -1), (self.forth, 1)):
             button.add_class("sae-small")
             self.on_press(button, partial(self._turn, step))
         self.go_there.add_class("sae-chip")
         self.on_press(self.go_there, self._go_there)
-        row = W.HBox([self.back, self.where, self.forth, self.go_there])
-        row.add_class("sae-row")
-        return row
+        self.pager = W.HBox([self.back, self.where, self.forth, self.go_there])
+        self.pager.add_class("sae-row")
+        return self.pager
 
     def draw_content(self) -> None:
         """Send one page of bars, and say where in the order it is."""
         state = self.state
         self.measure_toggle.value = state.measure
         features = state.features
+        self.hide_dense.value = state.hide_dense
+        self.hide_dense.disabled = features is None or not features.dense.any()
+        self.dense_words.value = dense_words(features, state.hide_dense)
+        self.dense_row.layout.display = "" if self.dense_words.value else "none"
         if features is None:
             self._show(np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, bool), NO_FEATURES)
             self._say(0, 0)
@@ -146,9 +165,9 @@ class ActivationBars(Pane):
         from sae_widget.features import measured, order_features
 
         state = self.state
-        key = (id(features), state.sort, state.measure, state.token)
+        key = (id(features), state.sort, state.measure, state.token, state.hide_dense)
         if self._order_key != key:
-            self._order = order_features(features, state.sort, state.measure, state.token)
+            self._order = order_features(features, state.sort, state.measure, state.token, hide_dense=state.hide_dense)
             self._heights = measured(features, state.measure, state.token)
             self._order_key, self._ordered_features = (
                 key,
@@ -180,27 +199,39 @@ class ActivationBars(Pane):
             else ""
         )
         self.back.disabled, self.forth.disabled = page == 0, page >= last
+        self.pager.layout.display = "" if n_features else "none"
         elsewhere = self._page_of_selected() if n_features else None
-        if elsewhere is not None and elsewhere != page:
-            self.go_there.description = f"Feature {state.selected:,} is on page {elsewhere + 1}: go there"
-            self.go_there.layout.display = ""
+        if n_features and self._selected_is_hidden():
+            self.go_there.description = f"Feature {state.selected} is hidden: show it"
+            self.go_there.tooltip = "Show the dense features too, and turn to the selected one"
+        elif elsewhere is not None and elsewhere != page:
+            self.go_there.description = f"Feature {state.selected} is on page {elsewhere + 1}: go there"
+            self.go_there.tooltip = "Turn to the page with the selected feature"
         else:
             self.go_there.layout.display = "none"
+            return
+        self.go_there.layout.display = ""
 
     def _page_of_selected(self) -> int | None:
-        selected = self.state.selected
-        if selected is None or not 0 <= selected < len(self._order):
-            return None
-        return int(np.flatnonzero(self._order == selected)[0]) // BARS
+        found = np.flatnonzero(self._order == self.state.selected).tolist() if self.state.selected is not None else []
+        return found[0] // BARS if found else None
+
+    def _selected_is_hidden(self) -> bool:
+        selected, features = self.state.selected, self.state.features
+        if selected is None or features is None or not 0 <= selected < features.sae.d_sae:
+            return False
+        return self.state.hide_dense and bool(features.dense[selected])
 
     def _go_there(self) -> None:
+        if self._selected_is_hidden():
+            self.state.hide_dense = False
         page = self._page_of_selected()
         if page is not None:
             self.state.bar_page = page
 
     def _turn(self, step: int) -> None:
         if self.state.features is not None:
-            last = (self.state.features.sae.d_sae - 1) // BARS
+            last = (len(self._order) - 1) // BARS
             self.state.bar_page = min(last, max(0, min(self.state.bar_page, last) + step))
 
     def _turn_to(self, turned: int) -> None:
@@ -213,3 +244,20 @@ def measure_words(state: Any) -> str:
     if state.measure == "token":
         return "mean (no token selected)" if state.token is None else "activation on the selected token"
     return {"mean": "mean", "max": "max"}[state.measure]
+
+
+def dense_words(features: Features | None, hide: bool) -> str:
+    """How many features are hidden as dense, or why none is; nothing where hiding is not to be thought of."""
+    from sae_widget.features import DENSE, ENOUGH_TOKENS, FEW_FEATURES
+
+    if features is None or features.stats is None or features.stats.n_tokens < ENOUGH_TOKENS:
+        return ""
+    if features.sae.d_sae <= FEW_FEATURES:
+        return ""
+    n_dense = int(features.dense.sum())
+    rule = f"more than {DENSE:.0%} of all tokens"
+    if n_dense:
+        verb = "fires" if n_dense == 1 else "fire"
+        return f"{n_dense:,} hidden: {verb} on {rule}" if hide else f"{n_dense:,} {verb} on {rule}"
+    many = int((features.stats.frequency > DENSE).sum())
+    return f"All are shown: {many:,} of {len(features.dense):,} fire on {rule}" if many else f"None fires on {rule}"

@@ -70,6 +70,7 @@ class LossChart(Pane):
         )
         self.unplaced = [self.lines, *self.y_axes.values()]
         self.scale_toggle = W.ToggleButtons(
+            description="Scale of the loss",  # for screen readers
             options=[("log", True), ("linear", False)],
             tooltips=[
                 "Equal steps are equal ratios: small late gains stay visible",

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from traitlets import Bytes, Dict, Enum, Int, List, Unicode
+from traitlets import Bool, Bytes, Dict, Enum, Int, List, Unicode
 
 from sae_widget.state import ROWS, SORTS
 from sae_widget.views.base import View
@@ -36,13 +36,14 @@ class HeatmapWidget(PaneWidget):
     """The canvas and its controls; ``facts`` and everything from ``data`` on belong together."""
 
     _esm = pane_code("heatmap_draw.js", "heatmap_parts.js", "heatmap.js")
-    from_browser = ("page", "rows", "sort", "weights", "arrangement")
+    from_browser = ("page", "rows", "sort", "weights", "arrangement", "hide_dense")
 
     page = Int(0, min=0, max=10**6).tag(sync=True)
     rows = Enum(ROWS, 64).tag(sync=True)
     sort = Enum(SORTS, "activation").tag(sync=True)
     weights = Enum(("decoder", "encoder"), "decoder").tag(sync=True)
     arrangement = Enum(("strips", "grid"), "strips").tag(sync=True)
+    hide_dense = Bool(True).tag(sync=True)
 
     data = Bytes(b"", help="float16 [n, d_in]").tag(sync=True)
     ids = Bytes(b"", help="uint32 [n]").tag(sync=True)
@@ -51,7 +52,7 @@ class HeatmapWidget(PaneWidget):
     names = List(Unicode(), help="the person's name of each row, or nothing").tag(sync=True)
     hints = List(Unicode(), help="the token of the text on which each row fires most, or nothing").tag(sync=True)
     facts = Dict(help="page, pages, d_in, d_sae, limit and what else the data belongs to").tag(sync=True)
-    place = List(Int(), help="[selected feature, its page], or nothing").tag(sync=True)
+    place = List(Int(), help="[selected feature, its page; -1: hidden as dense], or nothing").tag(sync=True)
     empty = Unicode("", help="why there is nothing to draw").tag(sync=True)
 
 
@@ -66,6 +67,7 @@ class Shown(NamedTuple):
     size: int
     weights: str
     arrangement: str
+    hide_dense: bool
 
 
 class WeightHeatmap(View):
@@ -79,6 +81,7 @@ class WeightHeatmap(View):
         "selected",
         "token",
         "sort",
+        "hide_dense",
         "measure",
         "page",
         "rows",
@@ -107,7 +110,7 @@ class WeightHeatmap(View):
         state, widget = self.state, self.widget
         with widget.hold_sync():
             widget.rows, widget.sort, widget.weights = state.rows, state.sort, state.weights
-            widget.arrangement = state.layout
+            widget.arrangement, widget.hide_dense = state.layout, state.hide_dense
             if state.features is None:
                 self._clear()
                 return
@@ -118,7 +121,7 @@ class WeightHeatmap(View):
                 self._push(state.features, shown)
             elif self._names != state.feature_names:
                 self._send_names()
-            self._send_place(shown.size)
+            self._send_place(state.features, shown.size)
 
     def _wanted(self, features: Features) -> Shown:
         state = self.state
@@ -127,8 +130,11 @@ class WeightHeatmap(View):
         by_activation = state.sort == "activation"
         measure = state.measure if by_activation else ""
         token = state.token if measure == "token" else None
-        page = min(state.page, (d_sae - 1) // size)
-        return Shown(d_sae, state.sort, measure, token, page, size, state.weights, state.layout)
+        page = min(state.page, (d_sae - self._n_hidden(features) - 1) // size)
+        return Shown(d_sae, state.sort, measure, token, page, size, state.weights, state.layout, state.hide_dense)
+
+    def _n_hidden(self, features: Features) -> int:
+        return int(features.dense.sum()) if self.state.hide_dense else 0
 
     def _is_due(self, features: Features, shown: Shown) -> bool:
         if shown != self._shown:
@@ -146,7 +152,9 @@ class WeightHeatmap(View):
         now = self._clock()
         training = self.state.status.phase == "training"
         if not training or shown != self._shown or now - self._ordered_at >= KEEP_ORDER:
-            self._order = order_features(features, shown.sort, shown.measure or "mean", shown.token)
+            self._order = order_features(
+                features, shown.sort, shown.measure or "mean", shown.token, hide_dense=shown.hide_dense
+            )
             self._ordered_at = now
         ids = self._order[shown.page * shown.size : (shown.page + 1) * shown.size]
         rows = weight_rows(features, ids, shown.weights)
@@ -170,7 +178,9 @@ class WeightHeatmap(View):
         return {
             "page": shown.page,
             "size": shown.size,
-            "pages": (shown.d_sae - 1) // shown.size + 1,
+            "pages": (len(self._order) - 1) // shown.size + 1,
+            "n_shown": len(self._order),
+            "n_hidden": shown.d_sae - len(self._order),
             "d_in": features.sae.d_in,
             "d_sae": shown.d_sae,
             "weights": shown.weights,
@@ -188,10 +198,11 @@ class WeightHeatmap(View):
         ids = np.frombuffer(self.widget.ids, dtype=np.uint32)
         self.widget.names = [str(self._names.get(int(i), ""))[:_NAME_CHARS] for i in ids]
 
-    def _send_place(self, size: int) -> None:
+    def _send_place(self, features: Features, size: int) -> None:
         selected = self.state.selected
         found = [] if selected is None else np.flatnonzero(self._order == selected).tolist()
-        self.widget.place = [selected, found[0] // size] if found else []
+        hidden = selected is not None and not found and selected < features.sae.d_sae
+        self.widget.place = [selected, found[0] // size if found else -1] if found or hidden else []
 
     def _clear(self) -> None:
         self._drawn = self._shown = None
@@ -221,9 +232,14 @@ class WeightHeatmap(View):
                     state.page = first // value if state.layout == "strips" else state.page
                 elif name == "sort":
                     state.sort, state.page = value, 0
+                elif name == "hide_dense":
+                    state.hide_dense = value
                 else:
                     state.weights = value
             self._redraw(None)
+            place = self.widget.place
+            if name == "hide_dense" and place and place[1] >= 0:
+                state.page = place[1]  # shown again for the sake of the selected feature
 
 
 def weight_rows(features: Features, ids: np.ndarray, weights: str) -> np.ndarray:

@@ -216,7 +216,7 @@ class SourceControls:
     def _draw_model(self) -> None:
         model = self.state.language_model
         self.shown_model.value = (
-            f"Shown: {sendable(model.label)} ({model.n_layer}\u00a0×\u00a0{model.d_in})"
+            f"Shown: {sendable(model.label)} ({model.n_layer}\u00a0blocks, {model.d_in:,}\u00a0dimensions)"
             if model is not None
             else "No model yet"
         )

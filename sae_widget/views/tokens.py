@@ -42,6 +42,7 @@ class TokensWidget(PaneWidget):
     acts = Bytes(b"", help="float32 [n_firings]").tag(sync=True)
     fired = Bytes(b"", help="uint32 [n], the features among ids, rising").tag(sync=True)
     maxima = Bytes(b"", help="float32 [n], their maxima over the corpus; nothing without statistics").tag(sync=True)
+    hidden = Bytes(b"", help="uint32 [n], features that are hidden as dense").tag(sync=True)
     names = Dict(help="feature number as text -> the name a person gave it").tag(sync=True)
     facts = Dict(help="d_sae, n_tokens of the corpus, kept firings of a token (0: all)").tag(sync=True)
     notes = List(Unicode(), help="sentences about the text").tag(sync=True)
@@ -60,6 +61,7 @@ class TokenStrip(View):
         "faults",
         "text",
         "scale_to_text",
+        "hide_dense",
         "feature_names",
         "selected",
     )
@@ -70,6 +72,7 @@ class TokenStrip(View):
         self._clock = time.monotonic
         self._text: Activations | None = None
         self._drawn: Features | None = None
+        self._hidden_of: Features | None = None
         self._pushed_at = -1e9
         self._bytes = 0
 
@@ -81,15 +84,20 @@ class TokenStrip(View):
         """Send the tokens when the text changed, and the activations when the features did."""
         state, widget = self.state, self.widget
         features = state.features
+        prompt = features.prompt if features is not None else None
+        if prompt is None and state.activations is not None:
+            prompt = silent(state.activations)
         with widget.hold_sync():
             widget.scale_to_text = state.scale_to_text
             widget.names = {str(i): str(name)[:60] for i, name in list(state.feature_names.items())[:_MOST_NAMES]}
-            if features is None or features.prompt is None:
+            if prompt is None:
                 self._clear()
                 return
             widget.empty = ""
-            if features is not self._drawn and self._may_push(features.prompt):
-                self._push(features, features.prompt)
+            new = features is not self._drawn or prompt.activations is not self._text
+            if new and self._may_push(prompt):
+                self._push(features, prompt)
+            self._send_hidden(self._drawn)
             widget.stale = self._why_stale()
 
     def _may_push(self, prompt: PromptFeatures) -> bool:
@@ -97,11 +105,12 @@ class TokenStrip(View):
             return True
         return self._clock() - self._pushed_at >= max(SHORTEST_WAIT, self._bytes / BYTES_PER_SECOND)
 
-    def _push(self, features: Features, prompt: PromptFeatures) -> None:
+    def _push(self, features: Features | None, prompt: PromptFeatures) -> None:
         widget, activations = self.widget, prompt.activations
         indptr, ids, acts, kept = strongest_firings(prompt)
         fired = np.unique(ids)
-        maxima = np.zeros(0, np.float32) if features.stats is None else features.stats.max[fired]
+        stats = features.stats if features is not None else None
+        maxima = np.zeros(0, np.float32) if stats is None else stats.max[fired]
         if activations is not self._text:
             widget.labels = [label[:_LABEL_CHARS] for label in activations.labels]
             widget.notes = list(activations.notes)
@@ -111,10 +120,17 @@ class TokenStrip(View):
         widget.acts = acts.astype(np.float32).tobytes()
         widget.fired = fired.astype(np.uint32).tobytes()
         widget.maxima = maxima.astype(np.float32).tobytes()
-        n_corpus = 0 if features.stats is None else features.stats.n_tokens
-        widget.facts = {"d_sae": features.sae.d_sae, "n_corpus": n_corpus, "kept": kept}
+        n_corpus = 0 if stats is None else stats.n_tokens
+        widget.facts = {"d_sae": 0 if features is None else features.sae.d_sae, "n_corpus": n_corpus, "kept": kept}
         self._text, self._drawn, self._pushed_at = activations, features, self._clock()
         self._bytes = sum(len(part) for part in (widget.indptr, widget.ids, widget.acts, widget.fired, widget.maxima))
+
+    def _send_hidden(self, features: Features | None) -> None:
+        wanted = features if self.state.hide_dense else None
+        if wanted is not self._hidden_of:
+            self._hidden_of = wanted
+            hidden = np.zeros(0) if wanted is None else np.flatnonzero(wanted.dense)
+            self.widget.hidden = hidden.astype(np.uint32).tobytes()
 
     def _why_stale(self) -> str:
         status, shown = self.state.status, self._text
@@ -123,10 +139,10 @@ class TokenStrip(View):
         return status.message
 
     def _clear(self) -> None:
-        self._text = self._drawn = None
+        self._text = self._drawn = self._hidden_of = None
         widget = self.widget
         widget.labels, widget.notes, widget.facts, widget.stale = [], [], {}, ""
-        widget.marks = widget.indptr = widget.ids = widget.acts = widget.fired = widget.maxima = b""
+        widget.marks = widget.indptr = widget.ids = widget.acts = widget.fired = widget.maxima = widget.hidden = b""
         phase = self.state.status.phase
         if phase in ("starting", "loading", "reading"):
             widget.empty = "The tokens of the text are drawn here as soon as the model has read it."
@@ -135,6 +151,23 @@ class TokenStrip(View):
 
     def _asked(self, _name: str, value: Any) -> None:
         self.state.scale_to_text = value
+
+
+def silent(activations: Activations) -> PromptFeatures:
+    """A text on which nothing fires, because there is no SAE yet."""
+    from sae_widget.features import PromptFeatures
+
+    n, none = activations.n_tokens, np.zeros(0, np.float32)
+    return PromptFeatures(
+        activations=activations,
+        indptr=np.zeros(n + 1, np.uint32),
+        ids=np.zeros(0, np.uint32),
+        acts=none,
+        mean=none,
+        max=none,
+        strongest=np.full(n, -1, np.int32),
+        counted=(activations.spans[:, 1] > activations.spans[:, 0]).numpy(),
+    )
 
 
 def strongest_firings(prompt: PromptFeatures) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:

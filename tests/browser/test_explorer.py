@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from playwright.sync_api import expect
 
 from tests.browser.explorer import ENDLESS, LINKED, PANES, QUICK, ExplorerPage, cell
 from tests.browser.lab import DARK, LIGHT, Lab, NotebookPage
@@ -101,6 +102,40 @@ def test_a_click_in_one_pane_selects_in_all(opened: ExplorerPage) -> None:
     assert third
     page.wait_selected(third)
     assert page.nb.run_code("print(explorer.state.token)").strip() == "3"
+
+
+# Feature 5 fires on a third of all tokens, and most in the text.
+MAKE_DENSE = """
+from dataclasses import replace
+old = explorer.features
+frequency, mean = old.stats.frequency * 0 + 0.01, old.prompt.mean.copy()
+frequency[5], mean[5] = 0.3, 99.0
+explorer.state.features = replace(
+    old, stats=replace(old.stats, frequency=frequency), prompt=replace(old.prompt, mean=mean), version=old.version + 1)
+"""
+
+
+def test_a_dense_feature_is_hidden_until_it_is_asked_for(lab: Lab) -> None:
+    nb = lab.open([cell("")], height=1900)
+    nb.run_cell(0)
+    page = ExplorerPage(nb)
+    page.wait_painted()
+    page.wait_features()
+    nb.run_code(MAKE_DENSE)
+    page.pane("bars").get_by_text("1 hidden: fires on more than 10% of all tokens").wait_for()
+    assert page.click_bar(0) != "5"
+    nb.run_code("explorer.selected_feature = 5")
+    page.wait_selected("5")
+    chips = [page.pane(pane).get_by_text("Feature 5 is hidden: show it") for pane in ("bars", "heatmap")]
+    for chip in chips:
+        chip.wait_for()
+    chips[1].click()
+    for chip in chips:
+        chip.wait_for(state="hidden")
+    expect(page.pane("bars").get_by_label("Hide dense features")).not_to_be_checked()
+    assert page.pane("heatmap").locator(".saew-mark[aria-selected=true]").is_visible()
+    assert page.click_bar(1) != "5"
+    assert page.click_bar(0) == "5"
 
 
 def test_keys_move_and_escape_frees(opened: ExplorerPage) -> None:

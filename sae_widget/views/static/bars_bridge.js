@@ -13,6 +13,9 @@ export default {
     const plot = root.querySelector(".sae-plot");
     const shade = make("div", "sae-overlay");
     const chosen = make("div", "sae-column sae-column-selected");
+    chosen.id = `sae-bar-${Math.random().toString(36).slice(2)}`;
+    chosen.setAttribute("role", "option");
+    chosen.setAttribute("aria-selected", "true");
     const under = make("div", "sae-column sae-column-hovered");
     const empty = make("div", "sae-empty");
     const gone = make("div");
@@ -98,6 +101,8 @@ export default {
       const hovered = selection.get("hovered");
       const feature = indexOf(hovered) >= 0 ? hovered : selection.get("selected");
       const i = indexOf(feature);
+      if (chosen.hidden) plot.removeAttribute("aria-activedescendant");
+      else plot.setAttribute("aria-activedescendant", chosen.id);
       if (feature === null || feature === undefined) {
         told.textContent = ids().length ? "Point at a bar to preview a feature, click to select it." : "";
         return;
@@ -105,8 +110,9 @@ export default {
       const name = model.get("names")[String(feature)];
       const height = i >= 0 ? `, ${model.get("measure")} ${Number((bars.get("y") || [])[i] || 0).toPrecision(3)}` : "";
       const state = model.get("dead").includes(feature) ? ", dead" : "";
-      const words = `Feature ${feature.toLocaleString("en")}${name ? ` “${name}”` : ""}${height}${state}`;
+      const words = `Feature ${feature}${name ? ` “${name}”` : ""}${height}${state}`;
       if (told.textContent !== words) told.textContent = words;
+      if (feature === selection.get("selected")) chosen.setAttribute("aria-label", words);
     };
     // bqplot's own selection follows the shared one: it may have been made for another page of bars.
     const follow = () => {
@@ -185,6 +191,7 @@ export default {
     drawOn(model, ["ids", "dead", "names", "measure", "empty"], () => {
       empty.textContent = model.get("empty");
       empty.hidden = !model.get("empty");
+      plot.classList.toggle("sae-plot-empty", Boolean(model.get("empty")));
       place();
       highlight();
       report(root, { bars: ids().length });

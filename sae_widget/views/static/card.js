@@ -38,7 +38,7 @@ export default {
     const token = (label, act, top, peak) => {
       const node = make("span", peak ? "sae-token sae-token-peak" : "sae-token", label);
       const share = top > 0 ? Math.min(1, Math.max(0, act / top)) : 0;
-      node.style.setProperty("--sae-share", `${act > 0 ? Math.max(4, share * 60) : 0}%`);
+      node.style.setProperty("--sae-share", `${act > 0 ? Math.max(4, share * 50) : 0}%`);
       node.title = `${label}: ${Number(act).toPrecision(3)}${top > 0 ? `, ${Math.round(share * 100)}% of its maximum` : ""}`;
       return node;
     };
@@ -58,7 +58,7 @@ export default {
         report(root, { selected: "" });
         return;
       }
-      title.textContent = `Feature ${data.feature.toLocaleString("en")}`;
+      title.textContent = `Feature ${data.feature}`;
       if (shown !== data.feature || document.activeElement !== name) name.value = data.name;
       name.maxLength = data.max_name;
       shown = data.feature;
@@ -91,7 +91,7 @@ export default {
       if (data.neighbours.length) {
         const row = make("div", "sae-chips");
         row.append(...data.neighbours.map(([feature, cosine, known]) => {
-          const words = `${feature.toLocaleString("en")}${known ? ` “${known}”` : ""}`;
+          const words = `${feature}${known ? ` “${known}”` : ""}`;
           const chip = makeButton("sae-chip-button", words, () => choose("selected", feature));
           chip.append(make("span", "sae-soft", ` ${cosine.toFixed(2)}`));
           chip.title = "cosine of the decoder directions; click to select";

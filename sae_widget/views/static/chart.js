@@ -22,6 +22,7 @@ export default {
     const cursor = make("div", "sae-cursor");
     const empty = make("div", "sae-empty");
     shade.append(cursor, empty);
+    let root = null;
     let at = null; // index of the step under the mouse
 
     const steps = () => (model.get("series").length ? lines.get("x") || [] : []);
@@ -42,6 +43,7 @@ export default {
       values.hidden = !x.length;
       empty.textContent = model.get("empty");
       empty.hidden = !model.get("empty");
+      root?.querySelector(".sae-plot").classList.toggle("sae-plot-empty", Boolean(model.get("empty")));
       note.textContent = model.get("note");
       note.hidden = !model.get("note");
       place();
@@ -76,7 +78,7 @@ export default {
       draw();
     };
 
-    const root = await paneRoot(el, signal);
+    root = await paneRoot(el, signal);
     if (!root) return;
     const plot = root.querySelector(".sae-plot");
     const margin = model.get("margin");
@@ -90,15 +92,21 @@ export default {
     plot.addEventListener("keydown", key, { signal });
     signal.addEventListener("abort", () => shade.remove());
     let frame = 0;
-    drawOn(model, ["series"], legend, signal);
-    drawOn(model, ["empty", "note"], draw, signal);
-    drawOn(lines, ["y"], () => {
-      draw();
+    const drawn = () => {
       cancelAnimationFrame(frame);
       frame = requestAnimationFrame(() => {
         const x = steps();
         report(root, { points: x.length, step: x.length ? Math.round(x[x.length - 1]) : 0 });
       });
+    };
+    drawOn(model, ["series"], () => { // may come after the lines: a short run ends with its first drawing
+      legend();
+      drawn();
+    }, signal);
+    drawOn(model, ["empty", "note"], draw, signal);
+    drawOn(lines, ["y"], () => {
+      draw();
+      drawn();
     }, signal);
   },
 };

@@ -24,6 +24,34 @@ async function paneRoot(el, signal) {
   return null;
 }
 
+// Ready-made widgets leave some of their parts without a name or a state for screen readers: sliders, the field beside
+// a slider, buttons whose word is a sign, and the button of a group that is pressed. They come some time after the head.
+async function nameParts(root, signal) {
+  const label = (node) => node?.querySelector(".widget-label")?.textContent.trim() ?? "";
+  for (let tries = 0; tries < 25 && !signal.aborted; tries++) {
+    for (const handle of root.querySelectorAll("[role=slider]:not([aria-label])")) {
+      const words = label(handle.closest(".widget-slider"));
+      if (words) handle.setAttribute("aria-label", words);
+      handle.closest(".widget-hbox")?.querySelector("input")?.setAttribute("aria-label", words);
+    }
+    for (const button of root.querySelectorAll("button.jupyter-button[title]:not([aria-label])")) {
+      if (button.title && !/[a-z0-9]/i.test(button.textContent)) button.setAttribute("aria-label", button.title);
+    }
+    for (const group of root.querySelectorAll(".widget-toggle-buttons:not([role=group])")) {
+      const buttons = () => [...group.querySelectorAll("button")];
+      const say = () => buttons().forEach((button) => button.setAttribute("aria-pressed", String(button.classList.contains("mod-active"))));
+      if (!buttons().length) continue;
+      group.setAttribute("role", "group");
+      group.setAttribute("aria-label", label(group));
+      const pressed = new MutationObserver(say);
+      pressed.observe(group, { subtree: true, attributes: true, attributeFilter: ["class"] });
+      signal.addEventListener("abort", () => pressed.disconnect());
+      say();
+    }
+    await new Promise((resolve) => setTimeout(resolve, 200));
+  }
+}
+
 // Draw now and whenever one of the traits changes.
 function drawOn(model, names, draw, signal) {
   for (const name of names) model.on(`change:${name}`, draw);

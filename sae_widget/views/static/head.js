@@ -32,6 +32,7 @@ export default {
     paneRoot(el, signal).then((found) => {
       root = found;
       draw();
+      if (root) nameParts(root, signal);
     });
   },
 };

@@ -18,7 +18,10 @@ export default {
         node.setAttribute("aria-label", `${card.title}: ${card.number}, ${card.word}. ${card.means}`);
         const word = make("span", "sae-card-word", `${MARKS[card.word] || "?"} ${card.word}`);
         const line = make("div", "sae-card-line");
-        line.append(make("span", "sae-card-number", card.number), word);
+        const [amount, whole] = card.number.split(" of ");
+        const number = make("span", "sae-card-number", amount);
+        if (whole) number.append(make("small", "", ` of ${whole}`));
+        line.append(number, word);
         node.append(make("div", "sae-card-title", card.title), line);
         return node;
       });

@@ -143,7 +143,7 @@ class HeatmapPane {
       this.markName.textContent = `${page.ids[row]} ${page.names[row] || page.hints[row] || ""}`;
       marked.setAttribute("aria-label", rowName(page, row));
       marked.setAttribute("aria-posinset", String(page.facts.page * page.facts.size + row + 1));
-      marked.setAttribute("aria-setsize", String(page.facts.d_sae));
+      marked.setAttribute("aria-setsize", String(page.facts.n_shown));
       this.list.setAttribute("aria-activedescendant", marked.id);
     } else this.list.removeAttribute("aria-activedescendant");
     this.foot.showChip(page, selection.selected);

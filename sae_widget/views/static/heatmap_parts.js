@@ -3,10 +3,11 @@
 /** How the scores of a page are written, all with the same digits; null when there are none. */
 function scoreText(page) {
   const unit = page.facts.score === "of tokens" ? 100 : 1;
+  const places = page.facts.arrangement === "grid" ? 1 : 2; // behind the first digit of the largest
   const largest = unit * page.scores.reduce((a, b) => Math.max(a, b), 0);
   if (!page.scores.length) return null;
-  const digits = largest > 0 ? Math.min(5, Math.max(0, 1 - Math.floor(Math.log10(largest)))) : 0;
-  return (value) => (value === 0 ? "0" : (unit * value).toFixed(digits)) + (unit === 100 ? "%" : "");
+  const digits = largest > 0 ? Math.min(5, Math.max(0, places - Math.floor(Math.log10(largest)))) : 0;
+  return (value) => (value === 0 ? "0" : (unit * value).toFixed(digits).replace(/^0(\.0*)?$/, `< ${10 ** -digits}`)) + (unit === 100 ? "%" : "");
 }
 
 /** The name of a row as it is spoken and read out. */
@@ -25,7 +26,7 @@ function rowLabel(page, row, box, arrangement) {
   const label = h("div", {
     class: `saew-row${flag === DEAD ? " is-dead" : flag === QUIET ? " is-quiet" : ""}`,
     title: rowName(page, row),
-  }, h("span", { class: "saew-number" }, grid ? `Feature ${page.ids[row]}` : String(page.ids[row])));
+  }, h("span", { class: "saew-number" }, grid && box.w > 150 ? `Feature ${page.ids[row]}` : String(page.ids[row])));
   if (flag === DEAD) label.append(h("span", { class: "saew-dead" }, "dead"));
   else if (flag === QUIET) label.append(h("span", { class: "saew-quietmark", "aria-hidden": "true" }, "○"));
   if (name) label.append(h("span", { class: "saew-name" }, name));
@@ -79,9 +80,9 @@ function makeHead(model) {
   const bar = h("span", { class: "saew-bar" });
   const scale = h("span", { class: "saew-scale", role: "img" }, low, bar, high);
   const node = h("div", {},
-    h("div", { class: "saew-head" }, title, sub, scale),
+    h("div", { class: "saew-head" }, title, sub),
     h("div", { class: "saew-head saew-under" }, h("div", { class: "saew-tools" }, weights.node, arrangement.node, sort.node, rows.node),
-      h("span", { class: "saew-spring" }), legend));
+      h("div", { class: "saew-key" }, legend, scale)));
   const showControls = () => {
     const reads = model.get("weights") === "encoder";
     title.textContent = reads ? "What does each feature look for?" : "What does each feature write?";
@@ -94,10 +95,11 @@ function makeHead(model) {
   const show = (page, theme, perPixel) => {
     const { facts } = page;
     const shared = perPixel > 1 ? `; a pixel shows the strongest of ${perPixel}` : "";
-    sub.textContent = `${facts.weights} rows, ${whole(facts.d_in)} dimensions${shared}`;
-    sub.title = sub.textContent + ". One dimension has no meaning of its own: compare whole strips, not single cells.";
-    legend.replaceChildren(...(facts.n_tokens ? [h("span", { class: "saew-hatched", "aria-hidden": "true" }), ` ${whole(facts.n_dead)} dead · `] : []), "○ quiet here");
-    legend.title = `${facts.n_tokens ? `Dead (hatched): ${whole(facts.n_dead)} of ${whole(facts.d_sae)} features never fired on ${whole(facts.n_tokens)} tokens. ` : ""}Quiet (○): not on the tokens of this text.`;
+    sub.textContent = `${facts.weights} rows, ${whole(facts.d_in)} dimensions`;
+    sub.title = `${sub.textContent}${shared}` + ". One dimension has no meaning of its own: compare whole strips, not single cells.";
+    legend.replaceChildren(...(facts.n_tokens ? [h("span", { class: "saew-hatched", "aria-hidden": "true" }), ` ${whole(facts.n_dead)} dead · `] : []), "○ quiet here",
+      facts.n_hidden ? ` · ${whole(facts.n_hidden)} dense hidden` : "");
+    legend.title = `${facts.n_tokens ? `Dead (hatched): ${whole(facts.n_dead)} of ${whole(facts.d_sae)} features never fired on ${whole(facts.n_tokens)} tokens. ` : ""}Quiet (○): not on the tokens of this text.${facts.n_hidden ? " Dense: fires on so many tokens that it says little; shown and hidden at the bars." : ""}`;
     low.textContent = nice(-facts.limit);
     high.textContent = `+${nice(facts.limit)}`;
     bar.style.background = gradient(PALETTE.diverging[theme]);
@@ -115,7 +117,10 @@ function makeFoot(model) {
   const back = h("button", { type: "button", title: "Previous page", "aria-label": "Previous page", onclick: () => go(-1) }, "‹");
   const next = h("button", { type: "button", title: "Next page", "aria-label": "Next page", onclick: () => go(1) }, "›");
   const where = h("span", { class: "saew-where" });
-  chip.addEventListener("click", () => tell(model, { page: model.get("place")[1] }));
+  chip.addEventListener("click", () => {
+    const at = model.get("place")[1];
+    tell(model, at < 0 ? { hide_dense: false } : { page: at });
+  });
   const pager = h("span", { class: "saew-tools" }, back, where, next);
   const node = h("div", { class: "saew-head saew-foot" }, readout, chip, pager);
   const show = (page) => {
@@ -123,7 +128,7 @@ function makeFoot(model) {
     const first = facts.page * facts.size;
     const asked = model.get("page") === facts.page ? "" : `, going to ${whole(model.get("page") + 1)}`;
     where.textContent = `page ${whole(facts.page + 1)} of ${whole(facts.pages)}${asked}`;
-    where.title = `Places ${whole(first + 1)} to ${whole(first + ids.length)} of ${whole(facts.d_sae)}`;
+    where.title = `Places ${whole(first + 1)} to ${whole(first + ids.length)} of ${whole(facts.n_shown)}${facts.n_hidden ? `; ${whole(facts.n_hidden)} are hidden as dense` : ""}`;
     back.disabled = model.get("page") <= 0;
     next.disabled = model.get("page") >= facts.pages - 1;
     pager.hidden = facts.pages === 1;
@@ -133,10 +138,11 @@ function makeFoot(model) {
     const known = feature === selected && at !== page.facts.page;
     chip.hidden = selected === null || page.ids.includes(selected) || selected >= page.facts.d_sae;
     chip.disabled = !known;
-    chip.textContent = known ? `Feature ${selected} is on page ${whole(at + 1)}: go there` : `Feature ${selected} is on another page`;
+    if (!known) chip.textContent = `Feature ${selected} is on another page`;
+    else chip.textContent = at < 0 ? `Feature ${selected} is hidden: show it` : `Feature ${selected} is on page ${whole(at + 1)}: go there`;
   };
   const readOut = (page, row, dimension) => {
-    let text = row < 0 ? "Hover for values. Click selects, arrow keys move, Escape frees." : rowName(page, row);
+    let text = row < 0 ? "Click selects, arrow keys move, Escape frees." : rowName(page, row);
     if (row >= 0 && dimension >= 0) {
       const value = halfValue(page.data[row * page.facts.d_in + dimension]);
       text += ` · dimension ${dimension}: ${value > 0 ? "+" : ""}${nice(value)}`;

@@ -32,6 +32,7 @@ export default {
       const share = model.get("share");
       chip.textContent = `${trouble ? "⚠" : PHASE_MARKS[phase] || "●"} ${model.get("words")}`;
       if (message.textContent !== model.get("message")) message.textContent = model.get("message");
+      message.hidden = model.get("message") === model.get("words"); // "Training" once is enough
       message.title = model.get("message");
       progress.textContent = model.get("progress");
       bar.style.visibility = share < 0 ? "hidden" : "visible";

@@ -24,7 +24,7 @@ class TokensPane {
   listen() {
     const { model, selection, parts: { strip } } = this;
     const update = inNextFrame(() => this.update());
-    model.on("change:labels change:marks change:indptr change:ids change:acts change:fired change:maxima change:empty", update);
+    model.on("change:labels change:marks change:indptr change:ids change:acts change:fired change:maxima change:hidden change:empty", update);
     model.on("change:stale change:notes change:facts", () => this.showSentences());
     model.on("change:scale_to_text change:names", () => {
       this.showSentences();
@@ -37,6 +37,7 @@ class TokensPane {
       focus();
       this.pressBest();
       markSelected(this.pane.root, selection);
+      requestAnimationFrame(() => setTimeout(() => this.reveal())); // behind the painting of the highlight
     });
     selection.on(["hovered"], inNextFrame(focus));
     selection.on(["token"], () => {
@@ -171,10 +172,22 @@ class TokensPane {
     top.textContent = known && largest ? nice(this.full) : "max";
     const counted = [...this.shown.keys()].filter((token) => !this.isOut(token)).length;
     const share = corpus > 0 ? ` = ${percent(largest / corpus)} of its maximum ${nice(corpus)}` : "";
-    if (!known) summary.textContent = "Hover or click a feature or a token";
-    else if (counted) summary.textContent = `${label}: max here ${nice(largest)}${share}, on ${whole(counted)} of ${whole(text.counted)} tokens`;
+    if (!text.facts.d_sae) summary.textContent = "There are no features yet that could fire on them: press Train.";
+    else if (!known) summary.textContent = "Hover or click a feature or a token to see where it fires.";
+    else if (counted) summary.textContent = `${label}: on ${whole(counted)} of ${whole(text.counted)} tokens, at most ${nice(largest)}${share}`;
     else summary.textContent = `${label}: quiet in this text${text.facts.kept ? ", or among the weak ones that are left out" : ""}`;
     summary.title = summary.textContent;
+  }
+
+  /** Scroll to where the feature in focus fires most when none of its tokens is in sight. */
+  reveal() {
+    const { lit, shown, parts: { strip } } = this;
+    if (!lit.length || strip.scrollHeight <= strip.clientHeight) return;
+    const [first, last] = [strip.scrollTop, strip.scrollTop + strip.clientHeight];
+    if (lit.some(({ offsetTop, offsetHeight }) => offsetTop >= first && offsetTop + offsetHeight <= last)) return;
+    const act = (span) => shown.get(Number(span.dataset.token)) ?? 0;
+    const best = lit.reduce((a, b) => (act(b) > act(a) ? b : a));
+    strip.scrollTop = best.offsetTop - strip.clientHeight / 2;
   }
 
   nameOf(feature) {
@@ -192,9 +205,11 @@ class TokensPane {
       return;
     }
     const list = this.isOut(token) ? [] : strongestOf(text, token);
+    const hidden = list.length && !text.hidden.has(list[0][0]) ? hiddenOn(text, token) : 0;
     const says = list.length ? "Strongest on " : this.isOut(token) ? "Not counted: " : "Nothing fires on ";
     best.replaceChildren(h("span", { class: "saew-sub" }, says), h("span", { class: "saew-token" }, text.labels[token]),
-      ...list.map(([feature, act]) => this.featureButton(feature, act)));
+      ...list.map(([feature, act]) => this.featureButton(feature, act)),
+      ...(hidden ? [h("span", { class: "saew-sub", title: "Show them at the bars below" }, `+ ${hidden} dense hidden`)] : []));
     this.pressBest();
   }
 
@@ -261,7 +276,7 @@ class TokensPane {
     span.title = this.describe(token);
     tip.textContent = out ? "left out" : span.dataset.act ?? "0";
     const left = Math.min(span.offsetLeft, strip.clientWidth - tip.offsetWidth - 4);
-    const top = Math.max(-4, span.offsetTop - strip.scrollTop - tip.offsetHeight - 1);
+    const top = Math.max(-14, span.offsetTop - strip.scrollTop - tip.offsetHeight - 1);
     Object.assign(tip.style, { left: `${Math.max(0, left)}px`, top: `${top}px` });
   }
 
@@ -286,7 +301,8 @@ class TokensPane {
     const { text, model, parts } = this;
     parts.empty.textContent = model.get("empty");
     parts.empty.hidden = text !== null;
-    for (const node of [parts.field, parts.best, parts.tools, parts.summary]) node.hidden = text === null;
+    for (const node of [parts.field, parts.summary]) node.hidden = text === null;
+    for (const node of [parts.best, parts.tools]) node.hidden = !text?.facts.d_sae;
     parts.scale.show(model.get("scale_to_text"));
     const stale = model.get("stale");
     parts.stale.textContent = stale && `These are the tokens of the last text that was read. ${stale}`;

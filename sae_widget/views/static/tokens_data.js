@@ -22,6 +22,7 @@ function readTokens(model) {
     counted: marks.reduce((sum, mark) => sum + (mark & LEFT_OUT ? 0 : 1), 0),
     corpusMax: new Map(Array.from(maxima, (max, i) => [fired[i], max])),
     facts: model.get("facts"),
+    hidden: new Set(typed(Uint32Array, model.get("hidden"))),
   };
 }
 
@@ -46,12 +47,19 @@ function firings(text, feature) {
   return [found, largest];
 }
 
-/** The strongest features of a token: [feature, activation][]. */
+/** The strongest features of a token, [feature, activation][]; hidden ones only when nothing else fires. */
 function strongestOf(text, token) {
   if (token === null || token < 0 || token >= text.labels.length) return [];
-  const from = text.indptr[token];
-  const to = Math.min(text.indptr[token + 1], from + STRONGEST);
-  return Array.from({ length: to - from }, (_, i) => [text.ids[from + i], text.acts[from + i]]);
+  const [shown, hidden] = [[], []];
+  for (let i = text.indptr[token]; i < text.indptr[token + 1] && shown.length < STRONGEST; i++) {
+    (text.hidden.has(text.ids[i]) ? hidden : shown).push([text.ids[i], text.acts[i]]);
+  }
+  return shown.length ? shown : hidden.slice(0, STRONGEST);
+}
+
+/** How many of the features that fire on a token are hidden. */
+function hiddenOn(text, token) {
+  return text.ids.subarray(text.indptr[token], text.indptr[token + 1]).reduce((sum, id) => sum + (text.hidden.has(id) ? 1 : 0), 0);
 }
 
 const percent = (share) => (share > 0 && share < 0.01 ? "under 1%" : `${Math.round(100 * share)}%`);

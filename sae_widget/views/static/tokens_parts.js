@@ -3,7 +3,7 @@
 /** The elements of the pane, and the two that have behaviour of their own. */
 function makeTokenParts(model, body) {
   const scale = choiceButtons("Scale", [
-    [false, "feature", "100% is the feature's maximum over the corpus: a weak firing looks weak"],
+    [false, "the feature", "100% is the feature's maximum over the corpus: a weak firing looks weak"],
     [true, "this text", "100% is the feature's maximum in this text"],
   ], (value) => tell(model, { scale_to_text: value }));
   const parts = {
@@ -22,10 +22,10 @@ function makeTokenParts(model, body) {
   };
   const legend = h("span", { class: "saew-scale", title: "Colour of a token: activation of the feature in focus" },
     h("span", {}, "0"), parts.bar, parts.top);
-  parts.tools = h("div", { class: "saew-tools" }, parts.badge, legend, h("span", { class: "saew-label" }, "scale"), scale.node);
+  parts.tools = h("div", { class: "saew-tools" }, parts.badge, legend, h("span", { class: "saew-label" }, "scale of"), scale.node);
   parts.field = h("div", { class: "saew-field" }, parts.strip, parts.tip);
   const title = h("h3", { class: "saew-title" }, "Which tokens?");
-  body.append(h("div", { class: "saew-head" }, title, parts.summary, parts.tools),
+  body.append(h("div", { class: "saew-head saew-tokens-head" }, title, parts.summary, parts.tools),
     parts.stale, parts.empty, parts.field, parts.chunks, parts.best, parts.notes);
   return parts;
 }
