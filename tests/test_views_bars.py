@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sae_widget.state import ExplorerState
 from sae_widget.views.bars import BARS, NO_FEATURES, ActivationBars, dense_words
 from sae_widget.views.selection import selection_for
 from tests.hand_made import features
