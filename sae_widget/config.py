@@ -13,6 +13,18 @@ MAX_D_SAE = 131_072
 MAX_STEPS = 10_000_000
 CORPUS_TOKENS = (10, 50_000_000)
 """Least and most tokens of a corpus that can be asked for."""
+FIXED_SETTINGS = (
+    "architecture",
+    "d_sae",
+    "seed",
+    "skip_first",
+    "normalize",
+    "center",
+    "unit_norm_decoder",
+    "tied_init",
+    "loss_reduction",
+)
+"""Settings that an SAE has for its whole training; the others can change while it trains."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +123,15 @@ class TrainConfig:
         """A copy with some fields changed; an unknown field is refused with the nearest known one."""
         refuse_unknown(changes, [f.name for f in fields(self)])
         return replace(self, **changes)
+
+    def with_live(self, wanted: TrainConfig) -> TrainConfig:
+        """A copy with the values of ``wanted`` in every field but those that an SAE has for its whole training.
+
+        Raises:
+            ValueError: values that do not fit those that stay, such as a ``k`` above ``d_sae``.
+        """
+        live = (f.name for f in fields(self) if f.name not in FIXED_SETTINGS)
+        return replace(self, **{name: getattr(wanted, name) for name in live})
 
 
 def refuse_unknown(given: dict[str, Any] | list[str], known: list[str]) -> None:

@@ -15,6 +15,7 @@ import ipywidgets as W
 from sae_widget.activations.text import clean_text
 from sae_widget.config import MAX_D_SAE, TrainConfig, check_inputs, refuse_unknown
 from sae_widget.journal import JOURNAL
+from sae_widget.names import NameBook
 from sae_widget.runner import Runner
 from sae_widget.state import ExplorerState
 from sae_widget.views import VIEWS
@@ -81,6 +82,7 @@ class SuperpositionExplorer(W.VBox):
         inputs.setdefault("layer", _default_layer(inputs.get("model", "auto"), self._layer_of))
         _replace_predecessor(self, name)
         self.state = ExplorerState(**inputs)
+        self._names = NameBook(self.state)
         polled = _polled()
         self._runner = Runner(self.state, polled=polled)
         self._closed = False
@@ -188,6 +190,10 @@ class SuperpositionExplorer(W.VBox):
         """Go back to the SAE that was there before training; the trained one stays on disk."""
         self._command("reset")
 
+    def restore(self) -> None:
+        """Show the last automatically saved SAE of this model and read point."""
+        self._command("restore")
+
     def wait(self, timeout: float | None = None) -> bool:
         """Block until nothing is left to do; False when ``timeout`` seconds were not enough."""
         self._open()
@@ -223,7 +229,7 @@ class SuperpositionExplorer(W.VBox):
         view = json.loads((Path(path) / "explorer.json").read_text(encoding="utf-8"))
         names = {int(key): str(value) for key, value in view.pop("feature_names", {}).items()}
         explorer = cls(**view.pop("settings", {}), **view)
-        explorer.state.feature_names = names
+        explorer._names.expect(str(Path(path)), names)
         explorer._runner.open(Path(path))
         return explorer
 

@@ -49,6 +49,7 @@ class Loop:
         self._paused = False
         self._loading: ModelLoading | None = None
         self._status = Status()
+        self._faults: dict[str, str] = {}  # pane -> a sentence
         self._said_at = 0.0
         state.observe(self._on_input, names=["model", "selected", "settings", *READ_INPUTS])
         state.observe(self._on_command, names=["command"])
@@ -210,6 +211,12 @@ class Loop:
         if phase not in ("training", "paused", "ready"):
             self._status = replace(self._status, total=0)
         self.publisher.post(status=self._status)
+
+    def _fault(self, sentence: str, *panes: str) -> None:
+        """Show a sentence about trouble in the panes that it is about; an empty one takes theirs away."""
+        others = {pane: said for pane, said in self._faults.items() if pane not in panes}
+        self._faults = others | (dict.fromkeys(panes, sentence) if sentence else {})
+        self.publisher.post(faults=dict(self._faults))
 
     def _end_job(self) -> None:
         job, self._job, self._paused = self._job, None, False
