@@ -1,6 +1,7 @@
 """A training as pieces of work: what Stop, Pause and a fault find, also while the corpus is still read (F16, F21)."""
 
 import threading
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -110,6 +111,22 @@ def test_a_pause_while_the_corpus_is_read_waits_and_settings_still_change(start,
     assert runner.wait(60)
     assert state.features.sae.d_sae == 30
     assert len(state.history) == 40
+
+
+def test_a_place_that_is_changed_while_the_corpus_is_read_is_told_to_wait(start, held):
+    hold, _ = held
+    state, runner = start()
+    hold(runner)
+    runner.command("train")
+    until(lambda: state.status.message.startswith("Reading the corpus: 100"))
+    state.layer = 1
+    until(lambda: state.status.trouble)
+    time.sleep(0.4)  # long enough to be read, whatever the reading says meanwhile
+    assert "text or layer changes when the training has stopped: stop it first." in state.status.message
+    assert state.status.phase == "reading"
+    runner.command("stop")
+    assert runner.wait(30)
+    assert runner.desk.layer == state.activations.layer == 1
 
 
 def test_stop_and_pause_name_the_step_that_was_reached(start):
