@@ -62,7 +62,8 @@ class TrainingLoop(Loop):
         if not go_on:
             self._say("reading", "Reading the corpus", step=0, total=0)
             for n in self.desk.read_training_data(state.corpus, state.corpus_tokens, state.text):
-                self._say("reading", f"Reading the corpus: {n:,} tokens")
+                if not self._noticed():
+                    self._say("reading", f"Reading the corpus: {n:,} tokens")
                 yield
             trainer = self.desk.start_training(state.settings, run_name())
             self._history = History()  # from here on it is another run
@@ -121,13 +122,17 @@ class TrainingLoop(Loop):
             words = f"Out of memory: nothing is lost, and it trains on with half the batch, {size:,} tokens."
             self._say("training", words, trouble=True)
 
+    def _noticed(self) -> bool:
+        """Whether a sentence about trouble stands that has not been there for long."""
+        return self._status.trouble and time.monotonic() < self._said_at + NOTICE
+
     def _progress(self, record: Any) -> None:
         trainer = self.desk.trainer
         if record is None or trainer is None:
             return
         rate, size = record.tokens_per_second, trainer.batch_size
         left = (trainer.config.steps - record.step) * size / rate if rate > 0 else 0.0
-        notice = self._status.trouble and time.monotonic() < self._said_at + NOTICE
+        notice = self._noticed()
         self._say(
             "training",
             self._status.message if notice else "Training",

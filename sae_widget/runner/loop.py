@@ -31,7 +31,7 @@ class Loop:
     """One worker thread that looks at the inputs of a state and at a queue of commands.
 
     A subclass has a method ``_do_<name>`` for every command, and for ``model``, ``read``, ``settings``,
-    ``selected``, ``loaded`` and ``job``.
+    ``selected``, ``loaded``, ``progress`` and ``job``.
     """
 
     def __init__(self, state: ExplorerState, *, polled: bool = False) -> None:
@@ -179,7 +179,7 @@ class Loop:
         if self._loading is not None and self._loading.done:
             return "loaded"
         now = time.monotonic()
-        for what in ("model", "read", "settings", "selected"):
+        for what in ("model", "read", "settings", "selected", "progress"):
             if what in self._dirty and self._dirty[what] <= now:
                 return what
         return "job" if self._job is not None and not self._paused else ""
@@ -201,7 +201,9 @@ class Loop:
         self._say("failed", f"{said} What was shown before is kept; change the setting and try again.", trouble=True)
 
     def _wake(self) -> None:
+        """The model that is being loaded has news: bytes that came, or its end."""
         with self._cond:
+            self._dirty["progress"] = 0.0
             self._cond.notify_all()
 
     def _say(self, phase: str, message: str, *, trouble: bool = False, **numbers: Any) -> None:

@@ -63,6 +63,10 @@ class Runner(TrainingLoop):
         self._say("ready", f"{loading.fault}{shown}", trouble=not loading.cancelled)
         self._offer("retry" if loading.remote else "")
 
+    def _do_progress(self) -> None:
+        if self._loading is not None and not self._loading.done:
+            self._say("loading", self._loading.words)
+
     def _do_retry(self) -> None:
         self._do_model()
 
