@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sae_widget.activations.base import ModelLoadError
 from sae_widget.runner.publisher import Publisher
 from sae_widget.state import COMMANDS, Status
+from sae_widget.training.interrupts import finish_first
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -91,18 +92,23 @@ class Loop:
         """
         end = None if timeout is None else time.monotonic() + timeout
         interrupted = False
-        while not self._closed and not (self.idle and self.publisher.empty):
+        while True:
             try:
+                with finish_first():  # an interrupt while a lock is taken would leave it taken
+                    if self.publisher.polled:
+                        self.publisher.flush()
+                    done = self._closed or (self.idle and self.publisher.empty)
+                if done:
+                    break
                 if end is not None and time.monotonic() > end:
                     return False
-                if self.publisher.polled:
-                    self.publisher.flush()
                 time.sleep(0.02)
             except KeyboardInterrupt:
                 if interrupted:
                     raise
                 interrupted = True
-                self.command("stop")
+                with finish_first():
+                    self.command("stop")
         self.publisher.flush()
         return True
 
