@@ -136,7 +136,7 @@ class FeatureCardData:
     """What is known of one feature beyond the statistics."""
 
     feature: int
-    contexts: tuple[Context, ...]  # the texts on which it fires most
+    contexts: tuple[Context, ...] | None  # the texts on which it fires most; None: there was none to look in
     neighbours: tuple[tuple[int, float], ...]  # (feature, cosine of decoder directions), nearest first
     version: int  # of the Features it was made from
     key: str = ""  # and their SAE's

@@ -107,6 +107,17 @@ def test_faults_show_in_the_pane_they_belong_to(start):
     assert state.faults == {}
 
 
+def test_a_corpus_that_is_not_there_costs_a_card_only_its_examples(start):
+    state, runner = start(model="bundled", corpus="/no/such/folder")
+    card = look(state, runner, 5)
+    assert state.status.phase == "ready"
+    assert card.contexts is None and len(card.neighbours) > 0
+    assert list(state.faults) == ["card"] and "/no/such/folder" in state.faults["card"]
+    state.corpus, state.selected = "documentation", 6
+    until(lambda: state.card.feature == 6)
+    assert state.card.contexts and state.faults == {}
+
+
 def test_live_settings_leave_what_an_sae_is():
     config, wanted = QUICK, TrainConfig(architecture="standard", d_sae=512, k=7, learning_rate=3e-4, steps=9)
     made = config.with_live(wanted)

@@ -138,6 +138,10 @@ class Desk:
     def _key_of(self, corpus: str, n_tokens: int, text: str) -> Any:
         return (self.site, self.prepend_bos, corpus, text if corpus == "text" else n_tokens)
 
+    def drop_corpus(self) -> None:
+        """Let go of a corpus that is not the one that was asked for."""
+        self.corpus = self._corpus_key = None
+
     def start_training(self, config: TrainConfig, run: str) -> Trainer:
         """A fresh trainer on the corpus, for a run of this name.
 
@@ -213,11 +217,11 @@ class Desk:
         return Features(shown.sae, shown.stats, prompt, shown.source, self._version, shown.key)
 
     def card(self, feature: int) -> FeatureCardData:
-        """Contexts and neighbours of one feature of the SAE on show; where ``has_examples``."""
+        """Neighbours of one feature of the SAE on show, and its contexts where ``has_examples``."""
         corpus = self._trained_on if self.can_continue else self.corpus
-        assert self._shown is not None and corpus is not None
+        assert self._shown is not None
         sae = self._shown.sae
-        contexts = top_contexts(sae, corpus, feature)
+        contexts = None if corpus is None else top_contexts(sae, corpus, feature)
         return FeatureCardData(feature, contexts, neighbours(sae, feature), self._version, self._shown.key)
 
     def _bundled(self) -> Shown | None:

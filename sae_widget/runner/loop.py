@@ -223,8 +223,10 @@ class Loop:
     def _fault(self, sentence: str, *panes: str) -> None:
         """Show a sentence about trouble in the panes that it is about; an empty one takes theirs away."""
         others = {pane: said for pane, said in self._faults.items() if pane not in panes}
-        self._faults = others | (dict.fromkeys(panes, sentence) if sentence else {})
-        self.publisher.post(faults=dict(self._faults))
+        faults = others | (dict.fromkeys(panes, sentence) if sentence else {})
+        if faults != self._faults:
+            self._faults = faults
+            self.publisher.post(faults=dict(faults))
 
     def _end_job(self) -> None:
         job, self._job, self._paused = self._job, None, False

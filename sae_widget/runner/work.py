@@ -126,11 +126,17 @@ class Runner(TrainingLoop):
         if not self.desk.has_examples(*wanted):
             if self._job is not None:
                 return  # it is reading what will serve here too
-            for _ in self.desk.read_training_data(*wanted):
-                if self._poked:  # a person is waiting for something else; the examples come after it
-                    with self._cond:
-                        self._dirty.setdefault("selected", time.monotonic() + DEBOUNCE)
-                    return
+            try:
+                for _ in self.desk.read_training_data(*wanted):
+                    if self._poked:  # a person is waiting for something else; the examples come after it
+                        with self._cond:
+                            self._dirty.setdefault("selected", time.monotonic() + DEBOUNCE)
+                        return
+            except (ValueError, OSError) as fault:
+                self.desk.drop_corpus()
+                self._fault(f"No examples can be shown: {fault}", "card")
+        if self.desk.has_examples(*wanted):
+            self._fault("", "card")
         self.publisher.post(card=self.desk.card(feature))
 
     def _do_train(self) -> None:

@@ -94,11 +94,11 @@ def card_data(state: ExplorerState) -> dict[str, Any]:
         "facts": [list(fact) for fact in facts(features, selected)],
         "tokens": strongest_tokens(features, selected),
         "neighbours": _neighbours(state, card) if known else [],
-        "contexts": [_context(context) for context in card.contexts] if known else [],
+        "contexts": [_context(context) for context in card.contexts or ()] if known else [],
         "top": top if np.isfinite(top) else 0.0,
         "waiting": "" if known else "Looking where else it fires …",
         "older": OLDER if older else "",
-        "nothing": "It fires nowhere in the corpus that was read." if known and not card.contexts else "",
+        "nothing": "It fires nowhere in the corpus that was read." if known and card.contexts == () else "",
     }
 
 
