@@ -32,7 +32,6 @@ RANKS = {
     "checkpoint": 2,
     "data": 2,
     "features": 2,
-    "original": 2,
     "pretrain": 2,
     "training": 2,
     "autosave": 3,
