@@ -38,6 +38,7 @@ RANKS = {
     "bundled": 3,
     "state": 3,
     "bundle": 4,
+    "inputs": 4,
     "runner": 4,
     "views": 4,
     "explorer": 5,
