@@ -251,6 +251,10 @@ class SuperpositionExplorer(W.VBox):
         close_everything(*children, self.layout, selection_for(self.state))
         super().close()
 
+    def __repr__(self) -> str:
+        place = f"layer={self.state.layer}, hook_name={self.state.hook_name!r}"
+        return f"SuperpositionExplorer(model={self.state.model!r}, {place}): {self.status}"
+
     # -- own affairs --------------------------------------------------------------------------------------------
 
     def _open(self) -> None:

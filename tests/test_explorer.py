@@ -44,6 +44,10 @@ def test_everything_seen_can_be_had(make):
     assert explorer.language_model.n_layer == 3
     assert explorer.settings == TrainConfig(architecture="topk", d_sae=24, k=4, steps=40, batch_size=64)
     assert explorer.status.startswith("Trained 40 steps")
+    for shown in (explorer, explorer.sae, explorer.features, explorer.activations, explorer.history):
+        assert len(repr(shown)) < 300 and "\n" not in repr(shown)
+    assert repr(explorer).endswith(f"layer=1, hook_name='resid_pre'): {explorer.status}")
+    assert repr(explorer.activations).startswith("Activations(26 tokens, d_in=32, resid_pre of layer 1 of ")
     explorer.selected_feature = 5
     assert explorer.wait(30)
     assert explorer.state.card.feature == 5

@@ -74,6 +74,7 @@ def test_a_directory_is_a_model(folder: Path) -> None:
         256,
     )
     assert model.device == "cpu"
+    assert repr(model) == f"LanguageModel({str(folder)!r}, 3 blocks, d_in=32, vocab_size=257)"
     assert not model.network.training
     assert not any(parameter.requires_grad for parameter in model.network.parameters())
 
