@@ -25,6 +25,17 @@ FIXED_SETTINGS = (
     "loss_reduction",
 )
 """Settings that an SAE has for its whole training; the others can change while it trains."""
+ALIASES = {
+    **dict.fromkeys(("l1", "lambda_", "l1_lambda", "l1_coeff", "l1_weight", "alpha", "sparsity"), "l1_coefficient"),
+    **dict.fromkeys(("lr", "rate"), "learning_rate"),
+    **dict.fromkeys(("epochs", "n_epochs", "num_epochs", "n_steps", "num_steps"), "steps"),
+    **dict.fromkeys(("hidden_dim", "dict_size", "n_features", "num_features", "n_latents", "width"), "d_sae"),
+    **dict.fromkeys(("hook", "hook_point", "site"), "hook_name"),
+    **dict.fromkeys(("top_k", "topk"), "k"),
+    **dict.fromkeys(("model_name", "model_id"), "model"),
+    "lambda": "l1_coefficient",
+}
+"""What others call our keywords."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +151,9 @@ def refuse_unknown(given: dict[str, Any] | list[str], known: list[str]) -> None:
         if name not in known:
             if name in ("device", "dtype"):
                 raise TypeError(f"there is no setting {name!r}: everything runs on the CPU in float32; leave it out")
-            near = difflib.get_close_matches(name, known, n=1)
+            near = (
+                [ALIASES.get(name, "")] if ALIASES.get(name) in known else difflib.get_close_matches(name, known, n=1)
+            )
             hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(sorted(known))}"
             raise TypeError(f"unknown setting {name!r}{hint}")
 

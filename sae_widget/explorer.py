@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import os
 import sys
 import weakref
@@ -12,28 +13,27 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets as W
 
-from sae_widget.activations.text import clean_text
-from sae_widget.config import MAX_D_SAE, TrainConfig, check_inputs, refuse_unknown
+from sae_widget import inputs as inputs_of
+from sae_widget.config import MAX_D_SAE, TrainConfig
+from sae_widget.inputs import checked_text
 from sae_widget.journal import JOURNAL
 from sae_widget.names import NameBook
 from sae_widget.runner import Runner
 from sae_widget.state import ExplorerState
 from sae_widget.views import VIEWS
+from sae_widget.views.card import clean_name
 from sae_widget.views.clock import PageClock
 from sae_widget.views.pane import close_everything
 from sae_widget.views.presets import PRESETS
 from sae_widget.views.selection import selection_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from sae_widget.activations.base import Activations, LanguageModel
     from sae_widget.features import Features
     from sae_widget.sae.base import SAE
     from sae_widget.training import History
 
 _EXPLORERS: dict[str, list[tuple[weakref.ref[SuperpositionExplorer], str]]] = {}
-_INPUTS = ("text", "model", "layer", "hook_name", "prepend_bos", "corpus", "corpus_tokens")
 
 
 class SuperpositionExplorer(W.VBox):
@@ -59,27 +59,25 @@ class SuperpositionExplorer(W.VBox):
         ValueError: for a value outside its range.
     """
 
+    __signature__ = inputs_of.signature()
     _closed = True  # until everything is made
 
     def __init__(
         self, text: str | None = None, *, preset: str | None = None, name: str | None = None, **given: Any
     ) -> None:
-        known = [f.name for f in fields(TrainConfig)]
-        refuse_unknown(given, [*known, *_INPUTS, "text", "preset", "name"])
-        inputs = {key: given.pop(key) for key in _INPUTS if key in given}
-        inputs = {key: value for key, value in inputs.items() if value is not None}
+        inputs, settings = inputs_of.split(given)
         if text is not None:
-            inputs["text"] = _checked_text(text)
+            inputs["text"] = checked_text(text)
         if preset not in (None, "original tutorial"):
             raise ValueError(f"preset must be 'original tutorial' or None, got {preset!r}")
         tutorial = PRESETS[0]
         if preset:
             inputs = {name: value for name, value in tutorial.values.items() if name != "settings"} | inputs
-        inputs["settings"] = TrainConfig.original_tutorial(**given) if preset else TrainConfig().changed(**given)
-        check_inputs(inputs)
-        self._layer_given = "layer" in inputs
-        self._layer_of = tutorial.layer if preset else _upper_middle
-        inputs.setdefault("layer", _default_layer(inputs.get("model", "auto"), self._layer_of))
+        inputs["settings"] = TrainConfig.original_tutorial(**settings) if preset else TrainConfig(**settings)
+        inputs_of.check(inputs, name)
+        self._layer_asked: int | None = inputs.get("layer")  # None: of each model what ``_layer_of`` says
+        self._layer_of = tutorial.layer if preset else inputs_of.upper_middle
+        inputs.setdefault("layer", inputs_of.first_layer(inputs.get("model", "auto"), self._layer_of))
         _replace_predecessor(self, name)
         self.state = ExplorerState(**inputs)
         self._names = NameBook(self.state)
@@ -96,6 +94,8 @@ class SuperpositionExplorer(W.VBox):
             self.children = [*self.children, clock]
         self.layout.width, self.layout.grid_gap = "100%", "8px"
         self.state.observe(self._fit_layer, names=["language_model"])
+        self._fitting = False
+        self.state.observe(self._layer_chosen, names=["layer"])
         self._runner.start()
 
     # -- what is seen can be had -------------------------------------------------------------------------------
@@ -147,17 +147,14 @@ class SuperpositionExplorer(W.VBox):
 
     @selected_feature.setter
     def selected_feature(self, feature: int | None) -> None:
-        most = MAX_D_SAE if self.sae is None else self.sae.d_sae
-        if feature is not None and not 0 <= feature < most:
-            raise ValueError(f"selected_feature must be between 0 and {most - 1}, got {feature}")
-        self.state.selected = feature
+        self.state.selected = None if feature is None else self._checked_feature("selected_feature", feature)
 
     # -- what a button does, from code ------------------------------------------------------------------------
 
     def read(self, text: str) -> None:
         """Read another text."""
         self._open()
-        self.state.text = _checked_text(text)
+        self.state.text = checked_text(text)
 
     def set(self, **settings: Any) -> None:
         """Change settings of the next training, or the live ones of this one."""
@@ -200,8 +197,21 @@ class SuperpositionExplorer(W.VBox):
         return self._runner.wait(timeout)
 
     def name_feature(self, feature: int, name: str) -> None:
-        """Give a feature a name; an empty one takes it away."""
+        """Give a feature a name; an empty one takes it away.
+
+        Args:
+            feature: its number, 0 to ``d_sae - 1`` of the SAE that is shown.
+            name: one line is kept of it, at most 80 characters.
+
+        Raises:
+            TypeError: a feature that is no whole number, a name that is no string.
+            ValueError: a feature that the SAE does not have.
+        """
         self._open()
+        feature = self._checked_feature("feature", feature)
+        if not isinstance(name, str):
+            raise TypeError(f"name must be a string, got {name!r}")
+        name = clean_name(name)
         names = {key: value for key, value in self.state.feature_names.items() if key != feature}
         self.state.feature_names = names | ({feature: name} if name else {})
 
@@ -247,6 +257,10 @@ class SuperpositionExplorer(W.VBox):
         close_everything(*children, self.layout, selection_for(self.state))
         super().close()
 
+    def __repr__(self) -> str:
+        place = f"layer={self.state.layer}, hook_name={self.state.hook_name!r}"
+        return f"SuperpositionExplorer(model={self.state.model!r}, {place}): {self.status}"
+
     # -- own affairs --------------------------------------------------------------------------------------------
 
     def _open(self) -> None:
@@ -258,14 +272,35 @@ class SuperpositionExplorer(W.VBox):
         self._runner.command(name)
 
     def _fit_layer(self, change: Any) -> None:
+        """Go to the layer that was asked for, or to the last one that the model has, with a word beside it."""
         model = change["new"]
         if model is None:
             return
-        if not self._layer_given:
-            self.state.layer = self._layer_of(model.n_layer)
-            self._layer_given = True
-        elif self.state.layer >= model.n_layer:
-            self.state.layer = model.n_layer - 1
+        asked = self._layer_of(model.n_layer) if self._layer_asked is None else self._layer_asked
+        last = model.n_layer - 1
+        self._fitting = True
+        self.state.layer = min(asked, last)
+        self._fitting = False
+        there = f"layers 0 to {last}" if last else "only layer 0"
+        words = f"This model has {there}: layer {last} is shown instead of {asked}."
+        self._say_of_layer(words if asked > last else "")
+
+    def _layer_chosen(self, change: Any) -> None:
+        if not self._fitting:
+            self._layer_asked = change["new"]
+            self._say_of_layer("")
+
+    def _say_of_layer(self, words: str) -> None:
+        others = {name: said for name, said in self.state.refused.items() if name != "layer"}
+        self.state.refused = others | ({"layer": words} if words else {})
+
+    def _checked_feature(self, what: str, feature: Any) -> int:
+        most = MAX_D_SAE if self.sae is None else self.sae.d_sae
+        if isinstance(feature, bool) or not hasattr(feature, "__index__"):
+            raise TypeError(f"{what} must be a whole number, got {feature!r}")
+        if not 0 <= feature < most:
+            raise ValueError(f"{what} must be between 0 and {most - 1}, got {feature}")
+        return operator.index(feature)
 
 
 def _arrange(panes: dict[str, W.Widget]) -> list[W.Widget]:
@@ -283,25 +318,6 @@ def _arrange(panes: dict[str, W.Widget]) -> list[W.Widget]:
         layout=W.Layout(flex_flow="row wrap", align_items="flex-start", width="100%", grid_gap="8px"),
     )
     return [panes["status"], columns]
-
-
-def _checked_text(text: Any) -> str:
-    """The text itself: half characters stay in it, for the reading to replace them and to say so."""
-    clean_text(text)
-    return str(text)
-
-
-def _upper_middle(n_layer: int) -> int:
-    """Two thirds of the way up, where features are said to be the most telling."""
-    return n_layer * 2 // 3
-
-
-def _default_layer(model: str, layer_of: Callable[[int], int]) -> int:
-    """The layer to begin with, before the model itself is loaded."""
-    if model in ("auto", "bundled"):
-        config = Path(__file__).parent / "bundled" / "model" / "config.json"
-        return layer_of(int(json.loads(config.read_text(encoding="utf-8"))["n_layer"]))
-    return 0
 
 
 def _polled() -> bool:

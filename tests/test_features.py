@@ -16,6 +16,7 @@ from sae_widget.features import (
     top_contexts,
 )
 from sae_widget.sae.standard import StandardSAE
+from tests import hand_made
 
 # Two dimensions, three features: x0, x1 and a feature that never fires.
 SAE = StandardSAE(
@@ -158,3 +159,12 @@ def test_contexts_come_strongest_first_and_not_twice_from_one_place():
 def test_neighbours_by_cosine():
     assert [n for n, _ in neighbours(SAE, 2)] == [1, 0]
     assert dict(neighbours(SAE, 2))[1] == pytest.approx(0.8)
+
+
+def test_records_are_shown_in_one_line():
+    shown = hand_made.features()
+    assert repr(shown) == "Features(150 features, by hand, 4 tokens)"
+    assert repr(hand_made.features(prompt=False)) == "Features(150 features, by hand, no text)"
+    assert repr(shown.prompt) == "PromptFeatures(4 tokens, 150 features, 3 firings)"
+    numbers = "explained variance 0.750, l0 15.8, 10 dead"
+    assert repr(shown.stats) == f"FeatureStats(150 features on 30,000 tokens: {numbers})"

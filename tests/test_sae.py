@@ -62,6 +62,12 @@ def test_hand_set_weights(name: str) -> None:
 
 
 @every_architecture
+def test_it_is_shown_in_one_line(name: str) -> None:
+    shown = {"standard": "StandardSAE(d_in=6, d_sae=10)", "topk": "TopKSAE(d_in=6, d_sae=10, k=1)"}
+    assert repr(random_sae(name)) == shown[name]
+
+
+@every_architecture
 def test_shapes(name: str) -> None:
     sae, x = random_sae(name), torch.randn(5, 6, generator=torch.Generator().manual_seed(2))
     assert (sae.d_in, sae.d_sae) == (6, 10)

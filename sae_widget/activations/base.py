@@ -66,6 +66,9 @@ class LanguageModel:
     bos_id: int | None
     device: str = "cpu"
 
+    def __repr__(self) -> str:
+        return f"LanguageModel({self.name!r}, {self.n_layer} blocks, d_in={self.d_in}, vocab_size={self.vocab_size})"
+
 
 @dataclass(frozen=True, eq=False)
 class Activations:
@@ -97,6 +100,10 @@ class Activations:
     def d_in(self) -> int:
         """Width of a row."""
         return int(self.values.shape[1])
+
+    def __repr__(self) -> str:
+        place = f"{self.hook_name} of layer {self.layer} of {self.model_name!r}"
+        return f"Activations({self.n_tokens:,} tokens, d_in={self.d_in}, {place})"
 
 
 def check_site(layer: int, hook_name: str, n_layer: int) -> None:

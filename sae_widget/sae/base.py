@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 REGISTRY: dict[str, type[SAE]] = {}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SAE:
     """A sparse autoencoder over raw activations ``x [pos, d_in]``.
 
@@ -74,6 +74,14 @@ class SAE:
     def decode(self, feature_acts: torch.Tensor) -> torch.Tensor:
         """Reconstruction. ``[pos, d_sae] -> [pos, d_in]``."""
         return (feature_acts @ self.W_dec + self.b_dec) / self.scale
+
+    def __repr__(self) -> str:
+        """Sizes and what else is a plain value of an architecture: ``TopKSAE(d_in=192, d_sae=1024, k=16)``."""
+        common = {f.name for f in fields(SAE)}
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in common}
+        plain = {name: value for name, value in own.items() if isinstance(value, (int, float, str))}
+        sizes = {"d_in": self.d_in, "d_sae": self.d_sae} | plain
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in sizes.items())})"
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """``decode(encode(x))``, ``[pos, d_in]``."""

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import torch
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class StandardSAE(SAE):
     """ReLU features, kept sparse by an L1 penalty in training.
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import torch
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TopKSAE(SAE):
     """The ``k`` largest ``hidden_pre`` of each token, then ReLU; everything else is zero.
 
