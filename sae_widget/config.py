@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 ARCHITECTURES = ("standard", "topk")
 HOOK_NAMES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "final_norm")
@@ -13,6 +13,17 @@ MAX_D_SAE = 131_072
 MAX_STEPS = 10_000_000
 CORPUS_TOKENS = (10, 50_000_000)
 """Least and most tokens of a corpus that can be asked for."""
+
+
+class Start(NamedTuple):
+    """What an explorer reads and trains on until it is told something else."""
+
+    text: str = "It was the best of times, it was the worst of times."
+    corpus: str = "documentation"
+    corpus_tokens: int = 30_000
+
+
+START = Start()
 
 
 @dataclass(frozen=True)
