@@ -36,6 +36,7 @@ RANKS = {
     "training": 2,
     "autosave": 3,
     "bundled": 3,
+    "runs": 3,
     "state": 3,
     "bundle": 4,
     "names": 4,
