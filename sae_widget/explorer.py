@@ -5,7 +5,6 @@ from __future__ import annotations
 import operator
 import os
 import sys
-import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ import ipywidgets as W
 
 from sae_widget import inputs as inputs_of
 from sae_widget.autosave import load_run
+from sae_widget.cells import replace_predecessor
 from sae_widget.config import MAX_D_SAE, TrainConfig
 from sae_widget.inputs import checked_text
 from sae_widget.journal import JOURNAL
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from sae_widget.features import Features
     from sae_widget.sae.base import SAE
     from sae_widget.training import History
-
-_EXPLORERS: dict[str, list[tuple[weakref.ref[SuperpositionExplorer], str]]] = {}
 
 
 class SuperpositionExplorer(W.VBox):
@@ -78,7 +76,7 @@ class SuperpositionExplorer(W.VBox):
         self._layer_asked: int | None = inputs.get("layer")  # None: of each model what ``_layer_of`` says
         self._layer_of = tutorial.layer if preset else inputs_of.upper_middle
         inputs.setdefault("layer", inputs_of.first_layer(inputs.get("model", "auto"), self._layer_of))
-        _replace_predecessor(self, name)
+        replace_predecessor(self, name)
         self.state = ExplorerState(**inputs)
         self._names = NameBook(self.state)
         polled = _polled()
@@ -335,32 +333,3 @@ def _arrange(panes: dict[str, W.Widget]) -> list[W.Widget]:
 def _polled() -> bool:
     """Whether the page has to ask for news: Colab does not show updates from threads."""
     return "google.colab" in sys.modules or os.environ.get("SAE_WIDGET_POLL") == "1"
-
-
-def _replace_predecessor(explorer: SuperpositionExplorer, name: str | None) -> None:
-    """Close the explorer that the same cell (or name) made when it ran before; those of this run stay."""
-    key, run = _cell_and_run()
-    if name is not None:
-        key, run = f"name:{name}", ""
-    if not key:
-        return
-    kept = []
-    for reference, made_in in _EXPLORERS.get(key, []):
-        old = reference()
-        if old is not None and name is None and made_in == run:
-            kept.append((reference, made_in))
-        elif old is not None:
-            old.close()
-    _EXPLORERS[key] = [*kept, (weakref.ref(explorer), run)]
-
-
-def _cell_and_run() -> tuple[str, str]:
-    """The notebook cell that is running and the number of this run, or two empty strings outside a kernel."""
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
-    kernel = getattr(shell, "kernel", None)
-    if kernel is None:
-        return "", ""
-    parent = kernel.get_parent("shell") or {}
-    cell = parent.get("metadata", {}).get("cellId") or parent.get("content", {}).get("code", "")
-    return f"cell:{cell}", parent.get("header", {}).get("msg_id", "")
