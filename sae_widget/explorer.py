@@ -48,14 +48,14 @@ class SuperpositionExplorer(W.VBox):
         hook_name: ``resid_pre``, ``resid_mid``, ``resid_post``, ``attn_out``, ``mlp_out`` or ``final_norm``.
         prepend_bos: read each window behind the start token.
         corpus: what is trained on: ``"documentation"`` (Python's own), ``"text"``, or a file or folder of texts.
-        corpus_tokens: how many tokens of the corpus.
+        corpus_tokens: how many tokens of the corpus, 10 to 50,000,000.
         preset: ``"original tutorial"`` starts from that recipe.
         name: explorers of one name replace each other; by default the notebook cell is the name.
         settings: any field of ``TrainConfig``: ``d_sae``, ``architecture``, ``k``, ``l1_coefficient``, ...
 
     Raises:
         TypeError: for an unknown keyword, naming the nearest known one, or a value of the wrong type.
-        ValueError: for a value outside its range.
+        ValueError: for a value outside its range, or a corpus or layer that is not there.
     """
 
     __signature__ = inputs_of.signature()
@@ -140,7 +140,7 @@ class SuperpositionExplorer(W.VBox):
 
     @property
     def selected_feature(self) -> int | None:
-        """Number of the selected feature."""
+        """Number of the selected feature, None without one; ``ValueError`` for one that the SAE does not have."""
         return self.state.selected
 
     @selected_feature.setter
@@ -150,12 +150,12 @@ class SuperpositionExplorer(W.VBox):
     # -- what a button does, from code ------------------------------------------------------------------------
 
     def read(self, text: str) -> None:
-        """Read another text."""
+        """Read another text; ``ValueError`` when it is longer than 200,000 characters."""
         self._open()
         self.state.text = checked_text(text)
 
     def set(self, **settings: Any) -> None:
-        """Change settings of the next training, or the live ones of this one."""
+        """Change settings, fields of ``TrainConfig``, of the next training, or the live ones of this one."""
         self._open()
         self.state.settings = self.state.settings.changed(**settings)
 
