@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 ARCHITECTURES = ("standard", "topk")
 HOOK_NAMES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "final_norm")
@@ -13,6 +13,18 @@ MAX_D_SAE = 131_072
 MAX_STEPS = 10_000_000
 CORPUS_TOKENS = (10, 50_000_000)
 """Least and most tokens of a corpus that can be asked for."""
+FIXED_SETTINGS = (
+    "architecture",
+    "d_sae",
+    "seed",
+    "skip_first",
+    "normalize",
+    "center",
+    "unit_norm_decoder",
+    "tied_init",
+    "loss_reduction",
+)
+"""Settings that an SAE has for its whole training; the others can change while it trains."""
 ALIASES = {
     **dict.fromkeys(("l1", "lambda_", "l1_lambda", "l1_coeff", "l1_weight", "alpha", "sparsity"), "l1_coefficient"),
     **dict.fromkeys(("lr", "rate"), "learning_rate"),
@@ -26,11 +38,24 @@ ALIASES = {
 """What others call our keywords."""
 
 
+class Start(NamedTuple):
+    """What an explorer reads and trains on until it is told something else."""
+
+    text: str = "It was the best of times, it was the worst of times."
+    corpus: str = "documentation"
+    corpus_tokens: int = 30_000
+
+
+START = Start()
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """What decides a training run, besides the activations.
 
-    The defaults are the recipe that recovers known features; ``original_tutorial`` is the one that does not.
+    With the defaults of ``standard`` nearly all known features are found again where there are some, and with
+    those of ``topk`` when ``k`` fits: with a ``k`` far above the number of features on a token the directions
+    mix. ``original_tutorial`` finds none of them.
     Raises ``ValueError`` or ``TypeError`` with the allowed range when a field is out of it.
     """
 
@@ -38,12 +63,12 @@ class TrainConfig:
     """One of ``ARCHITECTURES``."""
     d_sae: int = 1024
     """Number of features."""
-    l1_coefficient: float = 2.0
+    l1_coefficient: float = 1.0
     """Weight of the sparsity penalty (standard); in units where activations have mean norm sqrt(d_in)."""
     k: int = 16
-    """Features that fire on each token (topk)."""
+    """Features that fire on each token (topk); how many truly do is not known, so compare several."""
     learning_rate: float = 1e-3
-    """Adam's step size at the top of its schedule."""
+    """Adam's step size at the top of its schedule; for wide topk SAEs 2e-4 / sqrt(d_sae / 16384) is usual."""
     steps: int = 2000
     """Optimizer steps."""
     batch_size: int = 1024
@@ -122,6 +147,15 @@ class TrainConfig:
         """A copy with some fields changed; an unknown field is refused with the nearest known one."""
         refuse_unknown(changes, [f.name for f in fields(self)])
         return replace(self, **changes)
+
+    def with_live(self, wanted: TrainConfig) -> TrainConfig:
+        """A copy with the values of ``wanted`` in every field but those that an SAE has for its whole training.
+
+        Raises:
+            ValueError: values that do not fit those that stay, such as a ``k`` above ``d_sae``.
+        """
+        live = (f.name for f in fields(self) if f.name not in FIXED_SETTINGS)
+        return replace(self, **{name: getattr(wanted, name) for name in live})
 
 
 def refuse_unknown(given: dict[str, Any] | list[str], known: list[str]) -> None:

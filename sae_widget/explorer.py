@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import operator
 import os
 import sys
 import weakref
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets as W
 
 from sae_widget import inputs as inputs_of
+from sae_widget.autosave import load_run
 from sae_widget.config import MAX_D_SAE, TrainConfig
 from sae_widget.inputs import checked_text
 from sae_widget.journal import JOURNAL
+from sae_widget.names import NameBook
 from sae_widget.runner import Runner
+from sae_widget.runs import FORM, describe_shown, read_explorer, write_explorer
 from sae_widget.state import ExplorerState
 from sae_widget.views import VIEWS
 from sae_widget.views.card import clean_name
@@ -79,6 +80,7 @@ class SuperpositionExplorer(W.VBox):
         inputs.setdefault("layer", inputs_of.first_layer(inputs.get("model", "auto"), self._layer_of))
         _replace_predecessor(self, name)
         self.state = ExplorerState(**inputs)
+        self._names = NameBook(self.state)
         polled = _polled()
         self._runner = Runner(self.state, polled=polled)
         self._closed = False
@@ -185,6 +187,10 @@ class SuperpositionExplorer(W.VBox):
         """Go back to the SAE that was there before training; the trained one stays on disk."""
         self._command("reset")
 
+    def restore(self) -> None:
+        """Show the last automatically saved SAE of this model and read point."""
+        self._command("restore")
+
     def wait(self, timeout: float | None = None) -> bool:
         """Block until nothing is left to do; False when ``timeout`` seconds were not enough."""
         self._open()
@@ -210,31 +216,43 @@ class SuperpositionExplorer(W.VBox):
         self.state.feature_names = names | ({feature: name} if name else {})
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the SAE that is shown, its statistics, the settings and the text into a directory."""
+        """Write what is shown into a directory: the SAE, its statistics, the text, the recipe and the names.
+
+        Args:
+            path: the directory, made when it does not exist.
+
+        Raises:
+            ValueError: there is no SAE yet.
+            SaeFileError: it could not be written.
+        """
         from sae_widget.checkpoint import save_sae
 
-        if self.state.features is None:
+        features = self.state.features
+        if features is None:
             raise ValueError("there is no SAE to save yet: train one first")
-        features, folder = self.state.features, Path(path)
-        folder.mkdir(parents=True, exist_ok=True)
+        form = {name: getattr(self.state, name) for name in FORM}
+        saved = describe_shown(features, self.activations, self.settings, self.state.feature_names, form)
+        folder = Path(path)
         save_sae(features.sae, folder, None if features.stats is None else features.stats.tensors())
-        site = {key: getattr(self.state, key) for key in ("layer", "hook_name", "prepend_bos", "text", "corpus")}
-        names = {str(key): value for key, value in self.state.feature_names.items()}
-        settings = {f.name: getattr(self.settings, f.name) for f in fields(TrainConfig)}
-        model = self.state.language_model.name if self.state.language_model else self.state.model
-        view = {"model": model, **site, "feature_names": names, "settings": settings}
-        temporary = folder / "explorer.json.tmp"
-        temporary.write_text(json.dumps(view, indent=1), encoding="utf-8")
-        temporary.replace(folder / "explorer.json")
+        write_explorer(folder, saved)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> SuperpositionExplorer:
-        """An explorer that shows what ``save`` wrote."""
-        view = json.loads((Path(path) / "explorer.json").read_text(encoding="utf-8"))
-        names = {int(key): str(value) for key, value in view.pop("feature_names", {}).items()}
-        explorer = cls(**view.pop("settings", {}), **view)
-        explorer.state.feature_names = names
-        explorer._runner.open(Path(path))
+        """An explorer that shows what ``save`` or ``sae-widget train`` wrote.
+
+        Args:
+            path: the directory.
+
+        Raises:
+            SaeFileError: no explorer was saved there, or a file of it is damaged.
+        """
+        folder = Path(path)
+        saved = read_explorer(folder)
+        load_run(folder)  # a damaged SAE is refused here, and not in the status of an explorer without one
+        explorer = cls(**saved.inputs)
+        explorer._names.expect(str(folder), saved.names)
+        explorer.state.selected = saved.selected
+        explorer._runner.open(folder)
         return explorer
 
     def close(self) -> None:

@@ -113,6 +113,7 @@ class Features:
     prompt: PromptFeatures | None
     source: str  # in words: "the bundled SAE, after block 4", "your SAE, step 500"
     version: int  # rises with every change
+    key: str = ""  # which SAE it is: the same through its whole training, another for every other
 
     @cached_property
     def dense(self) -> np.ndarray:
@@ -146,9 +147,10 @@ class FeatureCardData:
     """What is known of one feature beyond the statistics."""
 
     feature: int
-    contexts: tuple[Context, ...]  # the texts on which it fires most
+    contexts: tuple[Context, ...] | None  # the texts on which it fires most; None: there was none to look in
     neighbours: tuple[tuple[int, float], ...]  # (feature, cosine of decoder directions), nearest first
     version: int  # of the Features it was made from
+    key: str = ""  # and their SAE's
 
 
 def feature_stats(sae: SAE, values: torch.Tensor, position: torch.Tensor, *, skip_first: bool = True) -> FeatureStats:

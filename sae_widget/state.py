@@ -8,7 +8,7 @@ from typing import Any
 
 from traitlets import Bool, Dict, Enum, HasTraits, Instance, Int, Tuple, Unicode
 
-from sae_widget.config import HOOK_NAMES, TrainConfig
+from sae_widget.config import HOOK_NAMES, START, TrainConfig
 
 PHASES = ("starting", "loading", "reading", "ready", "training", "paused", "stopping", "failed", "closed")
 SORTS = ("activation", "frequency", "number")
@@ -40,12 +40,12 @@ class ExplorerState(HasTraits):
 
     # Inputs
     model = Unicode("auto", help="'auto', 'bundled', a hub name or a local directory")
-    text = Unicode("It was the best of times, it was the worst of times.")
+    text = Unicode(START.text)
     layer = Int(0)
     hook_name = Enum(HOOK_NAMES, "resid_pre")
     prepend_bos = Bool(True, help="read each window behind the start token")
-    corpus = Unicode("documentation", help="what to train on: 'documentation', 'text', a file or a folder")
-    corpus_tokens = Int(30_000, help="tokens of the corpus that are read for training")
+    corpus = Unicode(START.corpus, help="what to train on: 'documentation', 'text', a file or a folder")
+    corpus_tokens = Int(START.corpus_tokens, help="tokens of the corpus that are read for training")
     settings = Instance(TrainConfig, ())
     selected = Int(None, allow_none=True, min=0, help="the selected feature")
     token = Int(None, allow_none=True, min=0, help="the selected token of the text")

@@ -80,6 +80,65 @@ def test_original_tutorial_is_a_start(tiny_gpt2_dir: Path, tmp_path: Path) -> No
     assert (settings["d_sae"], settings["batch_size"], settings["steps"]) == (16, 0, 4)
 
 
+def test_the_explorer_opens_what_was_trained(tiny_gpt2_dir: Path, tmp_path: Path, sae_widget_home) -> None:
+    import torch
+
+    from sae_widget import SuperpositionExplorer, load_sae
+
+    out = tmp_path / "run"
+    tutorial = ["--original-tutorial", "--steps", "4", "--layer", "2", "--no-prepend-bos", "--hook-name", "final_norm"]
+    arguments = ["--model", str(tiny_gpt2_dir), "--out", str(out), "--text", "It was", "--text", "the best."]
+    assert main(["train", *arguments, *tutorial]) == 0
+    sae = load_sae(out)
+    assert sae.metadata["skip_first"] is False
+    explorer = SuperpositionExplorer.load(out)
+    try:
+        assert explorer.wait(60)
+        assert torch.equal(explorer.sae.W_enc, sae.W_enc)
+        state = explorer.state
+        assert (state.layer, state.hook_name, state.prepend_bos) == (2, "final_norm", False)
+        assert (state.text, state.corpus) == ("It was\nthe best.", "text")
+        assert (state.settings.d_sae, state.settings.skip_first) == (16, False)
+        assert explorer.features.prompt.counted.all()  # position 0 too
+    finally:
+        explorer.close()
+
+
+def test_a_corpus_is_found_again_from_another_folder(tiny_gpt2_dir: Path, tmp_path: Path, monkeypatch) -> None:
+    from sae_widget.runs import read_explorer
+
+    (tmp_path / "book.txt").write_text(TEXT)
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--model", str(tiny_gpt2_dir), "--corpus", "book.txt", "--steps", "2", "--tokens", "60", "--k", "2"]
+    assert main(["train", "--out", "run", "--layer", "1", "--d-sae", "8", *arguments]) == 0
+    saved = read_explorer(tmp_path / "run")
+    assert (saved.corpus, saved.corpus_tokens) == (str(tmp_path / "book.txt"), 60)
+
+
+@pytest.mark.parametrize("out", ["file/run", "file"])
+def test_a_folder_that_cannot_be_written_is_refused_before_the_training(
+    tiny_gpt2_dir: Path, tmp_path: Path, capsys, monkeypatch, out: str
+) -> None:
+    (tmp_path / "file").write_text("x")
+    monkeypatch.setattr(train, "_load", lambda _name: pytest.fail("a model was loaded"))
+    assert run_train(tiny_gpt2_dir, tmp_path / out, "--steps", "2") == 1
+    error = capsys.readouterr().err
+    assert "cannot be written: " in error and "Nothing was trained; choose another --out." in error
+    assert len(error.splitlines()) == 1
+
+
+def test_a_save_that_fails_is_a_sentence(tiny_gpt2_dir: Path, tmp_path: Path, capsys, monkeypatch) -> None:
+    from sae_widget.checkpoint import folder
+
+    def full(*_args: object, **_keys: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(folder, "replace_files", full)
+    assert run_train(tiny_gpt2_dir, tmp_path / "run", "--steps", "2") == 1
+    error = capsys.readouterr().err
+    assert "sae-widget: The SAE could not be saved in" in error and "Traceback" not in error
+
+
 def test_an_sae_is_not_written_over_unasked(tiny_gpt2_dir: Path, tmp_path: Path, capsys) -> None:
     out = tmp_path / "run"
     assert run_train(tiny_gpt2_dir, out, "--steps", "2") == 0

@@ -12,9 +12,12 @@ from ipywidgets.widgets import widget as widget_module
 
 from sae_widget import SuperpositionExplorer
 from sae_widget import explorer as explorer_module
+from sae_widget.checkpoint import SaeFileError
 from sae_widget.config import TrainConfig
+from sae_widget.runs import describe, read_explorer, write_explorer
 from sae_widget.views.presets import PRESETS
 from tests.hand_made import features
+from tests.running import until
 
 QUICK = {"architecture": "topk", "d_sae": 24, "k": 4, "steps": 40, "batch_size": 64, "corpus_tokens": 600}
 
@@ -34,7 +37,7 @@ def make(tiny_gpt2_dir, sae_widget_home):
 
 def test_everything_seen_can_be_had(make):
     explorer = make()
-    with pytest.raises(ValueError, match="selected_feature must be between 0 and 131071, got -1"):
+    with pytest.raises(ValueError, match=r"selected_feature must be between 0 and \d+, got -1"):
         explorer.selected_feature = -1  # nobody knows yet how many there are
     assert explorer.train(blocking=True) is None
     assert explorer.sae.W_dec.shape == (24, 32)
@@ -232,6 +235,7 @@ def test_save_and_load(make, tmp_path):
         explorer.save(tmp_path / "early")
     explorer.train(blocking=True)
     explorer.state.feature_names = {3: "vowels"}
+    explorer.selected_feature = 7
     explorer.save(tmp_path / "run")
     again = SuperpositionExplorer.load(tmp_path / "run")
     try:
@@ -239,10 +243,49 @@ def test_save_and_load(make, tmp_path):
         assert again.state.feature_names == {3: "vowels"}
         assert again.settings == explorer.settings
         assert again.state.text == explorer.state.text
+        assert again.state.corpus_tokens == 600
+        assert again.selected_feature == again.state.card.feature == 7
         x = explorer.activations.values
         assert torch.allclose(again.sae(x), explorer.sae(x), atol=1e-4)
     finally:
         again.close()
+
+
+def test_what_is_shown_is_saved_and_not_what_the_form_holds(make, tmp_path):
+    """During a run the form may hold a place and a text that were refused."""
+    explorer = make()
+    explorer.train(blocking=True)
+    explorer.set(steps=100_000)
+    explorer.train()
+    until(lambda: explorer.state.status.phase == "training")
+    explorer.state.layer = 0
+    explorer.read("Another text.")
+    explorer.state.prepend_bos = False
+    until(lambda: "stop it first" in explorer.status or explorer.state.layer == 1)
+    explorer.save(tmp_path / "run")
+    explorer.stop()
+    saved = read_explorer(tmp_path / "run")
+    assert (saved.model, saved.layer, saved.hook_name) == (explorer.language_model.name, 1, "resid_pre")
+    assert saved.prepend_bos is True
+    assert saved.text == "It was the best of times."
+
+
+def test_a_folder_without_an_explorer_is_refused_before_one_is_made(tmp_path, sae_widget_home):
+    threads = threading.active_count()
+    with pytest.raises(SaeFileError, match="there is no such folder"):
+        SuperpositionExplorer.load(tmp_path / "none")
+    write_explorer(tmp_path, describe(TrainConfig(), model="bundled", layer=1, hook_name="resid_pre", prepend_bos=True))
+    with pytest.raises(SaeFileError, match="No SAE could be read"):
+        SuperpositionExplorer.load(tmp_path)
+    assert threading.active_count() == threads
+
+
+def test_an_sae_that_cannot_be_saved_is_a_sentence(make, tmp_path):
+    explorer = make()
+    explorer.train(blocking=True)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(SaeFileError, match="could not be saved in"):
+        explorer.save(tmp_path / "file" / "run")
 
 
 def test_a_closed_explorer_says_so(make):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from tests.training_runs import (
     RECIPES,
     SMALL,
     finish,
+    ladder,
     planted,
     recovery,
     small_data,
@@ -82,6 +84,30 @@ class TestKnownFeatures:
         records = finish(trainer)
         assert max(r.dead for r in records) >= 10
         assert records[-1].dead <= 4
+
+
+class TestDefaults:
+    """The recipes as they ship, on the ladder's data (FACTS: 128 known features in 64 dimensions)."""
+
+    @pytest.mark.parametrize(
+        ("recipe", "least", "most"),
+        [({"architecture": "standard"}, 124, 128), ({"architecture": "topk", "k": 4}, 120, 128), ({}, 60, 110)],
+        ids=["standard", "topk, k that fits", "topk, k far too large"],
+    )
+    def test_known_features(self, recipe: dict[str, Any], least: int, most: int) -> None:
+        values, position, true = ladder()
+        trainer = Trainer(values, position, TrainConfig(d_sae=192, steps=1000, **recipe))
+        last = finish(trainer)[-1]
+        _, found = recovery(trainer.sae().W_dec, true)
+        assert least <= found <= most
+        assert last.dead <= 2
+        assert last.explained_variance > 0.9  # a penalty of 2 keeps no more than 0.84
+
+    def test_the_original_tutorial_finds_nothing(self) -> None:
+        values, position, true = ladder(14)
+        trainer = Trainer(values, position, TrainConfig.original_tutorial())
+        finish(trainer)
+        assert recovery(trainer.sae().W_dec, true)[1] == 0
 
 
 class TestMeasures:

@@ -81,7 +81,7 @@ def test_an_entry_sets_the_state_and_the_state_the_entry(form, state, name, type
         ("learning_rate", "inf", "Learning rate must be between 1e-08 and 10, got inf. Kept 0.001."),
         ("learning_rate", "1e30", "Learning rate must be between 1e-08 and 10, got 1e+30. Kept 0.001."),
         ("learning_rate", "0", "Learning rate must be between 1e-08 and 10, got 0. Kept 0.001."),
-        ("l1_coefficient", "-1", "L1 penalty must be between 0 and 1e+06, got -1. Kept 2."),
+        ("l1_coefficient", "-1", "L1 penalty must be between 0 and 1e+06, got -1. Kept 1."),
         ("steps", "0", "Steps must be between 1 and 10,000,000, got 0. Kept 2,000."),
         ("seed", "-1", "Seed must be between 0 and 4,294,967,295, got -1. Kept 0."),
         ("corpus_tokens", "3", "Tokens must be between 10 and 50,000,000, got 3. Kept 30,000."),

@@ -37,6 +37,20 @@ def planted(n: int = 20_000, n_true: int = 64, d_in: int = 32, p: float = 0.05) 
     return strength @ true, true
 
 
+def ladder(n: int = 20_000, n_true: int = 128, d_in: int = 64) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Known features as in a language model: 2% on with strength 1 to 4, a common mean, an outlier at position 0.
+
+    Returns values ``[n, d_in]``, position ``[n]`` in windows of 14, and the true directions ``[n_true, d_in]``.
+    """
+    g = generator(12)
+    true = torch.nn.functional.normalize(torch.randn(n_true, d_in, generator=g), dim=1)
+    strength = (1 + 3 * torch.rand(n, n_true, generator=g)) * (torch.rand(n, n_true, generator=g) < 0.02)
+    mean, first = torch.nn.functional.normalize(torch.randn(2, d_in, generator=g), dim=1)
+    values, position = strength @ true + 6 * mean, torch.arange(n) % 14
+    values[position == 0] = 233 * first
+    return values, position, true
+
+
 def recovery(W_dec: torch.Tensor, true: torch.Tensor) -> tuple[float, int]:
     """Mean over the true directions of the best cosine with a decoder row, and how many are above 0.9."""
     best = (true @ torch.nn.functional.normalize(W_dec, dim=1).T).max(dim=1).values

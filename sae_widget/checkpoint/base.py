@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
 CONFIG, WEIGHTS, STATS = "cfg.json", "sae_weights.safetensors", "stats.safetensors"
 
 
@@ -12,3 +17,11 @@ class SaeFileError(Exception):
 def unreadable(what: str, why: str) -> SaeFileError:
     """The error of a file that cannot be loaded."""
     return SaeFileError(f"{what}: {why}. Nothing was loaded, and what you have is unchanged.")
+
+
+def first_fault(error: ValidationError) -> str:
+    """The first field that is wrong and why, without what was given: that may be anything."""
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    where = ".".join(str(part) for part in first["loc"]) or "the file"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{where[:80]}: {message[:1].lower()}{message[1:160].rstrip('.')}"

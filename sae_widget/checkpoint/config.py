@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from sae_widget.checkpoint.base import CONFIG, SaeFileError, unreadable
+from sae_widget.checkpoint.base import CONFIG, SaeFileError, first_fault, unreadable
 from sae_widget.sae import REGISTRY
 
 if TYPE_CHECKING:
@@ -89,10 +89,7 @@ def parse_config(content: bytes) -> SaeConfig:
     try:
         config = SaeConfig.model_validate_json(content)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        message = first["msg"][:1].lower() + first["msg"][1:].rstrip(".")
-        raise unreadable(CONFIG, f"{where[:80]}: {message[:160]}") from error
+        raise unreadable(CONFIG, first_fault(error)) from error
     _check_meaning(config)
     return config
 

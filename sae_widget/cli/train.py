@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import math
 import signal
 import sys
+from contextlib import suppress
 from dataclasses import asdict, fields
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
 
 from sae_widget.cli.base import INTERRUPTED, Refused
-from sae_widget.config import TrainConfig
+from sae_widget.config import CORPUS_TOKENS, MAX_TEXT_CHARS, START, TrainConfig
 
 if TYPE_CHECKING:
     import argparse
-    from pathlib import Path
     from types import FrameType
 
     from sae_widget.activations.base import Activations, LanguageModel
+    from sae_widget.runs import SavedExplorer
     from sae_widget.sae.base import SAE
     from sae_widget.training import History, Trainer
 
@@ -48,25 +50,71 @@ def run(args: argparse.Namespace) -> None:
     """Read the texts, train to the end or until it is stopped, and save what was trained."""
     given = {f.name: getattr(args, f.name) for f in fields(TrainConfig) if getattr(args, f.name) is not None}
     config = TrainConfig.original_tutorial(**given) if args.original_tutorial else TrainConfig(**given)
-    if (args.out / "cfg.json").exists() and not args.overwrite:
-        raise ValueError(f"{args.out} already holds an SAE; choose another --out, or give --overwrite.")
     if args.tokens < 1:
         raise ValueError(f"tokens must be at least 1, got {args.tokens}")
-    from sae_widget.activations.base import ModelLoadError, layer_name
+    _check_out(args.out, overwrite=args.overwrite)
+    from sae_widget.activations.base import ModelLoadError
+    from sae_widget.checkpoint import SaeFileError
 
     try:
-        model = _load(args.model)
-    except ModelLoadError as fault:
+        _train(args, config)
+    except (ModelLoadError, SaeFileError) as fault:
         raise Refused(str(fault)) from fault
+
+
+def _check_out(out: Path, *, overwrite: bool) -> None:
+    """Find out now, and not after the training, whether the folder can be written; it stays as it is."""
+    made: list[Path] = []
+    try:
+        made = [folder for folder in (out, *out.parents) if not folder.exists()]
+        out.mkdir(parents=True, exist_ok=True)
+        NamedTemporaryFile(dir=out, prefix=".sae_widget.").close()
+        taken = (out / "cfg.json").exists()
+    except OSError as fault:
+        reason = (fault.strerror or str(fault)).lower()
+        raise Refused(f"{out} cannot be written: {reason}. Nothing was trained; choose another --out.") from fault
+    finally:
+        for folder in made:
+            with suppress(OSError):
+                folder.rmdir()
+    if taken and not overwrite:
+        raise ValueError(f"{out} already holds an SAE; choose another --out, or give --overwrite.")
+
+
+def _train(args: argparse.Namespace, config: TrainConfig) -> None:
+    from sae_widget.activations.base import layer_name
+
+    model = _load(args.model)
     layer = model.n_layer * 2 // 3 if args.layer is None else args.layer
     print(f"{model.label}, {layer_name(layer, args.hook_name, model.n_layer)}", file=sys.stderr)
+    shown = _what_to_show(args, config, model.name, layer)
     with StopFlag() as flag:
         data = _read(model, args, layer, flag)
         if data is None or flag.stopped:
             raise Refused("Stopped while reading the texts; nothing was written.", INTERRUPTED)
-        site = {"model_name": model.name, "layer": layer, "hook_name": args.hook_name}
-        site |= {"prepend_bos": args.prepend_bos, "training_tokens": data.n_tokens}
-        _fit_and_save(data, config, site, args.out, flag)
+        _fit_and_save(data, config, shown, args.out, flag)
+
+
+def _what_to_show(args: argparse.Namespace, config: TrainConfig, model: str, layer: int) -> SavedExplorer:
+    """What ``SuperpositionExplorer.load`` opens with: this place and recipe, and what was trained on."""
+    from sae_widget.activations.text import check_texts
+    from sae_widget.runs import describe
+
+    text, corpus = START.text, args.corpus
+    if args.text:
+        text, corpus = "\n".join(check_texts(args.text)[0])[:MAX_TEXT_CHARS], "text"
+    elif corpus != START.corpus:
+        corpus = str(Path(corpus).expanduser().absolute())  # it is opened from another folder, perhaps
+    return describe(
+        config,
+        model=model,
+        layer=layer,
+        hook_name=args.hook_name,
+        prepend_bos=args.prepend_bos,
+        text=text,
+        corpus=corpus,
+        corpus_tokens=min(max(args.tokens, CORPUS_TOKENS[0]), CORPUS_TOKENS[1]),
+    )
 
 
 def _load(name: str) -> LanguageModel:
@@ -106,16 +154,21 @@ def _read(model: LanguageModel, args: argparse.Namespace, layer: int, flag: Stop
     return data
 
 
-def _fit_and_save(data: Activations, config: TrainConfig, site: dict[str, Any], out: Path, flag: StopFlag) -> None:
+def _fit_and_save(data: Activations, config: TrainConfig, shown: SavedExplorer, out: Path, flag: StopFlag) -> None:
+    from sae_widget.runs import write_explorer
     from sae_widget.training import History, Trainer
 
+    site: dict[str, Any] = {"model_name": shown.model, "layer": shown.layer, "hook_name": shown.hook_name}
+    site |= {"prepend_bos": shown.prepend_bos, "training_tokens": data.n_tokens, "skip_first": config.skip_first}
     trainer = Trainer(data.values, data.position, config, metadata=site)
     history = History()
     fault = _fit(trainer, history, flag)
     if trainer.step == 0:
         raise Refused(fault or "Stopped before the first step; nothing was written.", 1 if fault else INTERRUPTED)
     sae = trainer.sae()
-    print(_save(sae, data, history, config, out))
+    words = _save(sae, data, history, config, out)
+    write_explorer(out, shown)
+    print(words)
     if fault:
         raise Refused(f"{fault} The SAE of step {trainer.step:,} was saved.")
     if trainer.step < config.steps:
@@ -142,14 +195,15 @@ def _fit(trainer: Trainer, history: History, flag: StopFlag) -> str:
 
 
 def _save(sae: SAE, data: Activations, history: History, config: TrainConfig, out: Path) -> str:
-    """Write the SAE, its statistics and ``history.json``; returns a summary."""
+    """Write the SAE, its statistics and its history; returns a summary."""
     from sae_widget.checkpoint import save_sae
     from sae_widget.features import feature_stats
+    from sae_widget.runs import HISTORY, write_json
 
     stats = feature_stats(sae, data.values, data.position, skip_first=config.skip_first)
     save_sae(sae, out, stats.tensors())
     records = [{k: _number(v) for k, v in asdict(step).items()} for step in history.to_list()]
-    (out / "history.json").write_text(json.dumps({"settings": asdict(config), "steps": records}), encoding="utf-8")
+    write_json(out / HISTORY, {"settings": asdict(config), "steps": records})
     return (
         f"Saved {out}: {sae.d_sae:,} features on {data.n_tokens:,} tokens, "
         f"explained variance {stats.explained_variance:.3f} ({stats.explained_variance_with_first:.3f} with "

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from sae_widget.config import FIXED_SETTINGS
 from sae_widget.memory import check_memory, free_memory, needed_memory
 from sae_widget.sae import REGISTRY
 from sae_widget.training import data
@@ -21,18 +22,6 @@ if TYPE_CHECKING:
     from sae_widget.config import TrainConfig
     from sae_widget.sae import SAE
     from sae_widget.training.base import TrainStep
-
-FIXED_SETTINGS = (
-    "architecture",
-    "d_sae",
-    "seed",
-    "skip_first",
-    "normalize",
-    "center",
-    "unit_norm_decoder",
-    "tied_init",
-    "loss_reduction",
-)
 
 
 class Trainer:
