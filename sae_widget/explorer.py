@@ -5,7 +5,6 @@ from __future__ import annotations
 import operator
 import os
 import sys
-import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +12,11 @@ import ipywidgets as W
 
 from sae_widget import inputs as inputs_of
 from sae_widget.autosave import load_run
+from sae_widget.cells import replace_predecessor
 from sae_widget.config import MAX_D_SAE, TrainConfig
 from sae_widget.inputs import checked_text
 from sae_widget.journal import JOURNAL
+from sae_widget.layers import LayerKeeper
 from sae_widget.names import NameBook
 from sae_widget.runner import Runner
 from sae_widget.runs import FORM, describe_shown, read_explorer, write_explorer
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from sae_widget.features import Features
     from sae_widget.sae.base import SAE
     from sae_widget.training import History
-
-_EXPLORERS: dict[str, list[tuple[weakref.ref[SuperpositionExplorer], str]]] = {}
 
 
 class SuperpositionExplorer(W.VBox):
@@ -75,10 +74,9 @@ class SuperpositionExplorer(W.VBox):
             inputs = {name: value for name, value in tutorial.values.items() if name != "settings"} | inputs
         inputs["settings"] = TrainConfig.original_tutorial(**settings) if preset else TrainConfig(**settings)
         inputs_of.check(inputs, name)
-        self._layer_asked: int | None = inputs.get("layer")  # None: of each model what ``_layer_of`` says
-        self._layer_of = tutorial.layer if preset else inputs_of.upper_middle
-        inputs.setdefault("layer", inputs_of.first_layer(inputs.get("model", "auto"), self._layer_of))
-        _replace_predecessor(self, name)
+        asked, layer_of = inputs.get("layer"), tutorial.layer if preset else inputs_of.upper_middle
+        inputs.setdefault("layer", inputs_of.first_layer(inputs.get("model", "auto"), layer_of))
+        replace_predecessor(self, name)
         self.state = ExplorerState(**inputs)
         self._names = NameBook(self.state)
         polled = _polled()
@@ -93,9 +91,7 @@ class SuperpositionExplorer(W.VBox):
             clock.observe(lambda _change: publisher.flush(), names=["ticks"])
             self.children = [*self.children, clock]
         self.layout.width, self.layout.grid_gap = "100%", "8px"
-        self.state.observe(self._fit_layer, names=["language_model"])
-        self._fitting = False
-        self.state.observe(self._layer_chosen, names=["layer"])
+        LayerKeeper(self.state, asked, layer_of)
         self._runner.start()
 
     # -- what is seen can be had -------------------------------------------------------------------------------
@@ -283,29 +279,6 @@ class SuperpositionExplorer(W.VBox):
         self._open()
         self._runner.command(name)
 
-    def _fit_layer(self, change: Any) -> None:
-        """Go to the layer that was asked for, or to the last one that the model has, with a word beside it."""
-        model = change["new"]
-        if model is None:
-            return
-        asked = self._layer_of(model.n_layer) if self._layer_asked is None else self._layer_asked
-        last = model.n_layer - 1
-        self._fitting = True
-        self.state.layer = min(asked, last)
-        self._fitting = False
-        there = f"layers 0 to {last}" if last else "only layer 0"
-        words = f"This model has {there}: layer {last} is shown instead of {asked}."
-        self._say_of_layer(words if asked > last else "")
-
-    def _layer_chosen(self, change: Any) -> None:
-        if not self._fitting:
-            self._layer_asked = change["new"]
-            self._say_of_layer("")
-
-    def _say_of_layer(self, words: str) -> None:
-        others = {name: said for name, said in self.state.refused.items() if name != "layer"}
-        self.state.refused = others | ({"layer": words} if words else {})
-
     def _checked_feature(self, what: str, feature: Any) -> int:
         most = MAX_D_SAE if self.sae is None else self.sae.d_sae
         if isinstance(feature, bool) or not hasattr(feature, "__index__"):
@@ -335,32 +308,3 @@ def _arrange(panes: dict[str, W.Widget]) -> list[W.Widget]:
 def _polled() -> bool:
     """Whether the page has to ask for news: Colab does not show updates from threads."""
     return "google.colab" in sys.modules or os.environ.get("SAE_WIDGET_POLL") == "1"
-
-
-def _replace_predecessor(explorer: SuperpositionExplorer, name: str | None) -> None:
-    """Close the explorer that the same cell (or name) made when it ran before; those of this run stay."""
-    key, run = _cell_and_run()
-    if name is not None:
-        key, run = f"name:{name}", ""
-    if not key:
-        return
-    kept = []
-    for reference, made_in in _EXPLORERS.get(key, []):
-        old = reference()
-        if old is not None and name is None and made_in == run:
-            kept.append((reference, made_in))
-        elif old is not None:
-            old.close()
-    _EXPLORERS[key] = [*kept, (weakref.ref(explorer), run)]
-
-
-def _cell_and_run() -> tuple[str, str]:
-    """The notebook cell that is running and the number of this run, or two empty strings outside a kernel."""
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
-    kernel = getattr(shell, "kernel", None)
-    if kernel is None:
-        return "", ""
-    parent = kernel.get_parent("shell") or {}
-    cell = parent.get("metadata", {}).get("cellId") or parent.get("content", {}).get("code", "")
-    return f"cell:{cell}", parent.get("header", {}).get("msg_id", "")

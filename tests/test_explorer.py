@@ -10,8 +10,7 @@ import pytest
 import torch
 from ipywidgets.widgets import widget as widget_module
 
-from sae_widget import SuperpositionExplorer
-from sae_widget import explorer as explorer_module
+from sae_widget import SuperpositionExplorer, cells
 from sae_widget.checkpoint import SaeFileError
 from sae_widget.config import TrainConfig
 from sae_widget.runs import describe, read_explorer, write_explorer
@@ -305,7 +304,7 @@ def rerun(monkeypatch, make, times):
     """Construct explorers as one notebook cell that is run again and again."""
     references = []
     for n in range(times):
-        monkeypatch.setattr(explorer_module, "_cell_and_run", lambda n=n: ("cell:one", f"run {n}"))
+        monkeypatch.setattr(cells, "cell_and_run", lambda n=n: ("cell:one", f"run {n}"))
         explorer = SuperpositionExplorer("a text", **make)
         assert explorer.wait(60)
         references.append(weakref.ref(explorer))
@@ -329,11 +328,11 @@ def test_running_a_cell_again_frees_the_old_explorer(monkeypatch, tiny_gpt2_dir,
 
 
 def test_two_explorers_of_one_run_stay(monkeypatch, make):
-    monkeypatch.setattr(explorer_module, "_cell_and_run", lambda: ("cell:two", "run 1"))
+    monkeypatch.setattr(cells, "cell_and_run", lambda: ("cell:two", "run 1"))
     one, two = make(), make()
     assert one.wait(30)
     assert two.wait(30)
-    monkeypatch.setattr(explorer_module, "_cell_and_run", lambda: ("cell:two", "run 2"))
+    monkeypatch.setattr(cells, "cell_and_run", lambda: ("cell:two", "run 2"))
     three = make()
     for old in (one, two):
         with pytest.raises(RuntimeError):
