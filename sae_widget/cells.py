@@ -1,42 +1,30 @@
-"""Which notebook cell is running, so that running it again closes what it made before."""
+"""One explorer a notebook cell: when the cell runs again, the explorer that it made before is closed."""
 
 from __future__ import annotations
 
 import sys
 import weakref
-from typing import Protocol
+from typing import Any
+
+_EXPLORERS: dict[str, list[tuple[weakref.ref[Any], str]]] = {}
+"""Cell (or name) -> the explorers that were made there, each with the run of the cell that made it."""
 
 
-class Closable(Protocol):
-    """What a cell makes."""
-
-    def close(self) -> None:
-        """Stop and free everything."""
-
-
-_MADE: dict[str, list[tuple[weakref.ref[Closable], str]]] = {}
-
-
-def replace_predecessor(made: Closable, name: str | None) -> None:
-    """Close what the same cell (or name) made when it ran before; what this run made stays.
-
-    Args:
-        made: what takes its place; only a weak reference to it is kept.
-        name: in place of the cell, None for the cell.
-    """
+def replace_predecessor(explorer: Any, name: str | None) -> None:
+    """Close the explorer that the same cell (or name) made when it ran before; those of this run stay."""
     key, run = cell_and_run()
     if name is not None:
         key, run = f"name:{name}", ""
     if not key:
         return
     kept = []
-    for reference, made_in in _MADE.get(key, []):
+    for reference, made_in in _EXPLORERS.get(key, []):
         old = reference()
         if old is not None and name is None and made_in == run:
             kept.append((reference, made_in))
         elif old is not None:
             old.close()
-    _MADE[key] = [*kept, (weakref.ref(made), run)]
+    _EXPLORERS[key] = [*kept, (weakref.ref(explorer), run)]
 
 
 def cell_and_run() -> tuple[str, str]:

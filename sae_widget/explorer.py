@@ -245,7 +245,7 @@ class SuperpositionExplorer(W.VBox):
         folder = Path(path)
         saved = read_explorer(folder)
         load_run(folder)  # a damaged SAE is refused here, and not in the status of an explorer without one
-        explorer = cls(**saved.inputs)
+        explorer = cls(**inputs_of.known_here(saved.inputs))
         explorer._names.expect(str(folder), saved.names)
         explorer.state.selected = saved.selected
         explorer._runner.open(folder)

@@ -57,6 +57,15 @@ def check(inputs: dict[str, Any], name: Any) -> None:
         check_site(inputs["layer"], "resid_pre", n_layer)
 
 
+def known_here(inputs: dict[str, Any]) -> dict[str, Any]:
+    """Saved inputs without a corpus that is not on this machine: the SAE can be looked at without it."""
+    try:
+        corpus_files(inputs["corpus"])
+    except (OSError, ValueError):
+        return inputs if inputs["corpus"] == "text" else {key: inputs[key] for key in inputs if key != "corpus"}
+    return inputs
+
+
 def checked_text(text: Any) -> str:
     """The text itself: half characters stay in it, for the reading to replace them and to say so.
 

@@ -19,7 +19,7 @@ class Made:
 
 @pytest.fixture(autouse=True)
 def nothing_made(monkeypatch):
-    monkeypatch.setattr(cells, "_MADE", {})
+    monkeypatch.setattr(cells, "_EXPLORERS", {})
 
 
 def make(name=None):

@@ -10,7 +10,7 @@ import pytest
 
 from sae_widget import SuperpositionExplorer
 from sae_widget.config import TrainConfig
-from sae_widget.inputs import INPUTS, check, first_layer, signature, split, upper_middle
+from sae_widget.inputs import INPUTS, check, first_layer, known_here, signature, split, upper_middle
 from sae_widget.state import ExplorerState
 
 
@@ -82,3 +82,12 @@ def test_help_knows_every_keyword_and_its_default():
     assert [name for name, p in told.items() if p.kind is p.POSITIONAL_OR_KEYWORD] == ["text"]
     assert told["layer"].default is None
     split({name: p.default for name, p in signature().parameters.items()})  # and each of them is taken
+
+
+def test_a_saved_corpus_that_is_gone_gives_way_to_the_default(tmp_path):
+    book = tmp_path / "book.txt"
+    book.write_text("once upon a time")
+    for kept in ("documentation", "text", str(book)):
+        assert known_here({"corpus": kept, "layer": 2}) == {"corpus": kept, "layer": 2}
+    book.unlink()
+    assert known_here({"corpus": str(book), "layer": 2}) == {"layer": 2}
