@@ -109,7 +109,7 @@ class Activations:
 
 
 def check_site(layer: int, hook_name: str, n_layer: int) -> None:
-    """Raise ``ValueError``/``TypeError`` unless the model has this read point."""
+    """Refuse a read point that the model does not have; arguments and errors are those of ``layer_name``."""
     if hook_name not in HOOK_NAMES:
         raise ValueError(f"hook_name must be one of {', '.join(HOOK_NAMES)}, got {hook_name!r}")
     if isinstance(layer, bool) or not isinstance(layer, int):
