@@ -16,6 +16,7 @@ from sae_widget.cells import replace_predecessor
 from sae_widget.config import MAX_D_SAE, TrainConfig
 from sae_widget.inputs import checked_text
 from sae_widget.journal import JOURNAL
+from sae_widget.layers import LayerKeeper
 from sae_widget.names import NameBook
 from sae_widget.runner import Runner
 from sae_widget.runs import FORM, describe_shown, read_explorer, write_explorer
@@ -47,14 +48,14 @@ class SuperpositionExplorer(W.VBox):
         hook_name: ``resid_pre``, ``resid_mid``, ``resid_post``, ``attn_out``, ``mlp_out`` or ``final_norm``.
         prepend_bos: read each window behind the start token.
         corpus: what is trained on: ``"documentation"`` (Python's own), ``"text"``, or a file or folder of texts.
-        corpus_tokens: how many tokens of the corpus.
+        corpus_tokens: how many tokens of the corpus, 10 to 50,000,000.
         preset: ``"original tutorial"`` starts from that recipe.
         name: explorers of one name replace each other; by default the notebook cell is the name.
         settings: any field of ``TrainConfig``: ``d_sae``, ``architecture``, ``k``, ``l1_coefficient``, ...
 
     Raises:
         TypeError: for an unknown keyword, naming the nearest known one, or a value of the wrong type.
-        ValueError: for a value outside its range.
+        ValueError: for a value outside its range, or a corpus or layer that is not there.
     """
 
     __signature__ = inputs_of.signature()
@@ -73,9 +74,8 @@ class SuperpositionExplorer(W.VBox):
             inputs = {name: value for name, value in tutorial.values.items() if name != "settings"} | inputs
         inputs["settings"] = TrainConfig.original_tutorial(**settings) if preset else TrainConfig(**settings)
         inputs_of.check(inputs, name)
-        self._layer_asked: int | None = inputs.get("layer")  # None: of each model what ``_layer_of`` says
-        self._layer_of = tutorial.layer if preset else inputs_of.upper_middle
-        inputs.setdefault("layer", inputs_of.first_layer(inputs.get("model", "auto"), self._layer_of))
+        asked, layer_of = inputs.get("layer"), tutorial.layer if preset else inputs_of.upper_middle
+        inputs.setdefault("layer", inputs_of.first_layer(inputs.get("model", "auto"), layer_of))
         replace_predecessor(self, name)
         self.state = ExplorerState(**inputs)
         self._names = NameBook(self.state)
@@ -91,9 +91,7 @@ class SuperpositionExplorer(W.VBox):
             clock.observe(lambda _change: publisher.flush(), names=["ticks"])
             self.children = [*self.children, clock]
         self.layout.width, self.layout.grid_gap = "100%", "8px"
-        self.state.observe(self._fit_layer, names=["language_model"])
-        self._fitting = False
-        self.state.observe(self._layer_chosen, names=["layer"])
+        LayerKeeper(self.state, asked, layer_of)
         self._runner.start()
 
     # -- what is seen can be had -------------------------------------------------------------------------------
@@ -140,7 +138,7 @@ class SuperpositionExplorer(W.VBox):
 
     @property
     def selected_feature(self) -> int | None:
-        """Number of the selected feature."""
+        """Number of the selected feature, None without one; ``ValueError`` for one that the SAE does not have."""
         return self.state.selected
 
     @selected_feature.setter
@@ -150,12 +148,12 @@ class SuperpositionExplorer(W.VBox):
     # -- what a button does, from code ------------------------------------------------------------------------
 
     def read(self, text: str) -> None:
-        """Read another text."""
+        """Read another text; ``ValueError`` when it is longer than 200,000 characters."""
         self._open()
         self.state.text = checked_text(text)
 
     def set(self, **settings: Any) -> None:
-        """Change settings of the next training, or the live ones of this one."""
+        """Change settings, fields of ``TrainConfig``, of the next training, or the live ones of this one."""
         self._open()
         self.state.settings = self.state.settings.changed(**settings)
 
@@ -280,29 +278,6 @@ class SuperpositionExplorer(W.VBox):
     def _command(self, name: str) -> None:
         self._open()
         self._runner.command(name)
-
-    def _fit_layer(self, change: Any) -> None:
-        """Go to the layer that was asked for, or to the last one that the model has, with a word beside it."""
-        model = change["new"]
-        if model is None:
-            return
-        asked = self._layer_of(model.n_layer) if self._layer_asked is None else self._layer_asked
-        last = model.n_layer - 1
-        self._fitting = True
-        self.state.layer = min(asked, last)
-        self._fitting = False
-        there = f"layers 0 to {last}" if last else "only layer 0"
-        words = f"This model has {there}: layer {last} is shown instead of {asked}."
-        self._say_of_layer(words if asked > last else "")
-
-    def _layer_chosen(self, change: Any) -> None:
-        if not self._fitting:
-            self._layer_asked = change["new"]
-            self._say_of_layer("")
-
-    def _say_of_layer(self, words: str) -> None:
-        others = {name: said for name, said in self.state.refused.items() if name != "layer"}
-        self.state.refused = others | ({"layer": words} if words else {})
 
     def _checked_feature(self, what: str, feature: Any) -> int:
         most = MAX_D_SAE if self.sae is None else self.sae.d_sae

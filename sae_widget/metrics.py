@@ -13,7 +13,8 @@ def explained_variance(x: torch.Tensor, sae_out: torch.Tensor) -> float:
     """Share of the variance of ``x`` that the reconstruction keeps.
 
     ``1 - sum ||x - sae_out||^2 / sum ||x - mean||^2`` with the mean over the rows: 1 is perfect, 0 is no
-    better than always answering the mean, below 0 is worse.
+    better than always answering the mean, below 0 is worse. (The fraction of variance unexplained of the literature is
+    1 minus this.)
 
     Args:
         x: ``[pos, d_in]`` activations.
@@ -21,7 +22,12 @@ def explained_variance(x: torch.Tensor, sae_out: torch.Tensor) -> float:
 
     Returns:
         The share, or ``nan`` when ``x`` does not vary (fewer than two rows, constant rows).
+
+    Raises:
+        ValueError: two shapes, or not two dimensions.
     """
+    if x.ndim != 2 or x.shape != sae_out.shape:
+        raise ValueError(f"x and sae_out must both be [pos, d_in], got {list(x.shape)} and {list(sae_out.shape)}")
     return share_of_error(x, x - sae_out)
 
 

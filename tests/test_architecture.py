@@ -42,6 +42,7 @@ RANKS = {
     "bundle": 4,
     "names": 4,
     "inputs": 4,
+    "layers": 4,
     "runner": 4,
     "views": 4,
     "explorer": 5,

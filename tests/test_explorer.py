@@ -119,7 +119,6 @@ def test_an_endless_text_is_refused_before_anything_is_done_with_it(make):
 
 def test_the_layer_is_fitted_to_the_model(make):
     explorer = make(layer=None)
-    assert explorer.state.layer == 2  # two thirds of the way up, known before the model is loaded
     assert explorer.wait(30)
     assert explorer.state.layer == 2
     explorer.state.model = "bundled"

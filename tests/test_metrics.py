@@ -14,3 +14,9 @@ def test_explained_variance_of_a_perfect_a_mean_and_a_worse_reconstruction():
     assert explained_variance(x, x.mean(0).expand(2, 3)) == 0.0
     assert explained_variance(x, x + 2.0) == pytest.approx(1 - 24 / 2)
     assert math.isnan(explained_variance(torch.ones(3, 2), torch.zeros(3, 2)))
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 2), (3, 2), (1, 3)])
+def test_a_reconstruction_of_another_shape_is_refused_and_not_broadcast(shape):
+    with pytest.raises(ValueError, match=r"must both be \[pos, d_in\], got \[2, 3\] and \["):
+        explained_variance(torch.ones(2, 3), torch.zeros(shape))

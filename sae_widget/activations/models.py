@@ -95,7 +95,7 @@ def known_blocks(name: str) -> int | None:
 
 
 def bundled_folder() -> Path:
-    """Where the bundled model lies inside the installed package."""
+    """Where the bundled model lies inside the installed package; ``ModelLoadError`` when it is missing."""
     folder = Path(str(importlib.resources.files("sae_widget"))) / "bundled" / "model"
     if not (folder / "config.json").is_file():
         raise ModelLoadError("The bundled model is missing from this installation. Install sae_widget again.")

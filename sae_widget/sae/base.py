@@ -13,11 +13,25 @@ REGISTRY: dict[str, type[SAE]] = {}
 
 @dataclass(frozen=True, eq=False, repr=False)
 class SAE:
-    """A sparse autoencoder over raw activations ``x [pos, d_in]``.
+    """A sparse autoencoder over raw activations ``x [pos, d_in]``; an architecture is a subclass.
 
     ``hidden_pre = (scale * x - b_dec) @ W_enc + b_enc`` (``b_dec`` only with ``apply_b_dec_to_input``),
     ``feature_acts = activation(hidden_pre)``, ``sae_out = (feature_acts @ W_dec + b_dec) / scale``.
-    ``scale`` is the fixed scalar that brings the mean norm of the activations to sqrt(d_in).
+    The form, with ``b_dec`` taken off first, is that of Bricken et al. 2023
+    (https://transformer-circuits.pub/2023/monosemantic-features).
+
+    Args:
+        W_enc: ``[d_in, d_sae]``, float32 as all of them.
+        b_enc: ``[d_sae]``.
+        W_dec: ``[d_sae, d_in]``, one direction a feature.
+        b_dec: ``[d_in]``.
+        scale: the fixed scalar that brings the mean norm of the activations to sqrt(d_in); ``feature_acts`` are
+            in these units, ``x`` and ``sae_out`` in the model's own.
+        apply_b_dec_to_input: encode ``x - b_dec`` instead of ``x``.
+        metadata: model, layer, hook_name, recipe and metrics, for the file.
+
+    Raises:
+        ValueError: shapes that do not fit together.
     """
 
     W_enc: torch.Tensor  # [d_in, d_sae]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class StandardSAE(SAE):
     """ReLU features, kept sparse by an L1 penalty in training.
 
-    ``feature_acts = relu(hidden_pre)`` (Bricken et al. 2023, https://transformer-circuits.pub/2023/monosemantic-features;
+    Arguments and errors are those of ``SAE``. ``feature_acts = relu(hidden_pre)`` (Bricken et al. 2023, https://transformer-circuits.pub/2023/monosemantic-features;
     Cunningham et al. 2023, https://arxiv.org/abs/2309.08600).
     """
 
