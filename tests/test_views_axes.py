@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sae_widget.views.axes import log_ticks, nice_ticks, set_ticks, span
+from sae_widget.views.axes import log_ticks, nice_ticks, roomy, set_ticks, span
 
 
 @pytest.mark.parametrize(
@@ -62,3 +62,18 @@ def test_ticks_that_are_there_are_not_sent_again():
     axis.scale.close()
     axis.layout.close() if hasattr(axis, "layout") else None
     axis.close()
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "log_scale", "ends"),
+    [
+        (10.0, 100.0, True, (10.0, 100.0)),
+        (9.9, 101.0, True, (7.943282, 125.8925)),
+        (0.0123, 0.5, True, (0.01, 0.501187)),
+        (0.0, 100.0, False, (0.0, 100.0)),
+        (3.1, 96.2, False, (0.0, 100.0)),
+        (-0.31, 0.42, False, (-0.4, 0.5)),
+    ],
+)
+def test_a_roomy_range_has_round_ends_outside_the_values(low, high, log_scale, ends):
+    assert roomy(low, high, log_scale=log_scale) == pytest.approx(ends, rel=1e-5)

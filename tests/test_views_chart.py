@@ -29,7 +29,7 @@ def test_exact_lines_of_three_steps(chart, state):
     assert chart.figure.marks == [chart.lines] and chart.readout.empty == ""
     assert [words for words, _, _ in chart.readout.series] == ["total", "reconstruction", "sparsity"]
     assert chart.figure.axes[1].scale is chart.y_scales[False]
-    assert (chart.y_scales[False].min, chart.y_scales[False].max) == (10 / 3, 100)
+    assert (chart.y_scales[False].min, chart.y_scales[False].max) == (0, 100)
 
 
 def test_an_empty_chart_says_so(chart, state):

@@ -66,7 +66,7 @@ class TrainingLoop(Loop):
                     self._say("reading", f"Reading the corpus: {n:,} tokens")
                 yield
             trainer = self.desk.start_training(state.settings, run_name())
-            self._history = History()  # from here on it is another run
+            self._history = History(d_sae=trainer.config.d_sae)  # from here on it is another run
             self._began, self._halved = True, False
             self.publisher.post(history=self._history)
             self._look_for_examples()

@@ -42,6 +42,7 @@ class Loop:
         self._commands: deque[str] = deque()
         self._dirty: dict[str, float] = {"model": 0.0}
         self._postponed: set[str] = set()  # inputs that were changed during a job and are acted on after it
+        self._next_card = 0.0  # not before this: whoever clicks through features must not stop the training
         self._dropped = False  # whether a stop came before what it stops had begun
         self._poked = False
         self._busy = False
@@ -133,8 +134,10 @@ class Loop:
     def _on_input(self, change: Any) -> None:
         what = "read" if change["name"] in READ_INPUTS else change["name"]
         with self._cond:
-            self._dirty[what] = time.monotonic() + (DEBOUNCE if what == "read" else 0.0)
-            self._poked = True
+            now = time.monotonic()
+            due = {"read": now + DEBOUNCE, "selected": max(now, self._next_card)}.get(what, now)
+            self._dirty[what] = due
+            self._poked |= due <= now
             self._cond.notify_all()
 
     def _on_command(self, change: Any) -> None:
@@ -202,8 +205,7 @@ class Loop:
         log.error("the worker failed", exc_info=fault)
         Loop._end_job(self)
         known = isinstance(fault, (ValueError, TypeError, OSError, ModelLoadError))
-        said = str(fault) if known else f"{type(fault).__name__}: {fault}"
-        said = said if said.endswith((".", "!", ")")) else said + "."
+        said = ended(fault if known else f"{type(fault).__name__}: {fault}")
         self._say("failed", f"{said} What was shown before is kept; change the setting and try again.", trouble=True)
 
     def _wake(self) -> None:
@@ -232,3 +234,9 @@ class Loop:
         job, self._job, self._paused = self._job, None, False
         if job is not None:
             job.close()
+
+
+def ended(words: object) -> str:
+    """Words as a sentence: with a full stop where they have none."""
+    said = str(words)
+    return said if said.endswith((".", "!", ")")) else said + "."

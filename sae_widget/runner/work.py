@@ -10,7 +10,7 @@ from sae_widget.autosave import load_run, saved_runs
 from sae_widget.config import FIXED_SETTINGS
 from sae_widget.runner.job import TrainingLoop
 from sae_widget.runner.loading import ModelLoading
-from sae_widget.runner.loop import DEBOUNCE
+from sae_widget.runner.loop import DEBOUNCE, ended
 from sae_widget.runner.threads import leave_one_core
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from sae_widget.state import ExplorerState
 
 
+CARD_SHARE = 3.0
+"""While a training goes on, examples are looked for again after so many times as long as it took."""
 POLLED = " Here a page sees no news from threads, so this one asks for them: keep it open."
 """Said once where that is so (Colab)."""
 
@@ -94,7 +96,7 @@ class Runner(TrainingLoop):
         try:
             self.desk.read(state.text, state.layer, state.hook_name, prepend_bos=state.prepend_bos)
         except (ValueError, TypeError) as fault:
-            message = f"{fault} The last text stays."
+            message = ended(fault) + (" The last text stays." if self.desk.prompt is not None else "")
             self._fault(message, "tokens")
             self._say("ready", message, trouble=True)
             return
@@ -114,7 +116,7 @@ class Runner(TrainingLoop):
         try:
             trainer.reconfigure(trainer.config.with_live(self.state.settings))
         except ValueError as fault:
-            self._say(self._status.phase, f"{fault} The run goes on with its own.", trouble=True)
+            self._say(self._status.phase, f"{ended(fault)} The run goes on with its own.", trouble=True)
             return
         self._say_what_waits(trainer.config)
 
@@ -134,10 +136,14 @@ class Runner(TrainingLoop):
                         return
             except (ValueError, OSError) as fault:
                 self.desk.drop_corpus()
-                self._fault(f"No examples can be shown: {fault}", "card")
+                self._fault(f"No examples can be shown: {ended(fault)}", "card")
         if self.desk.has_examples(*wanted):
             self._fault("", "card")
+        began = time.monotonic()
         self.publisher.post(card=self.desk.card(feature))
+        if self._job is not None and not self._paused:
+            now = time.monotonic()
+            self._next_card = now + CARD_SHARE * (now - began)
 
     def _do_train(self) -> None:
         if self._job is not None:

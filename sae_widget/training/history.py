@@ -24,10 +24,11 @@ class History:
     those in which a loss was lowest or highest, so that spikes and gaps stay; first and last always stay.
     """
 
-    def __init__(self, capacity: int = CAPACITY) -> None:
+    def __init__(self, capacity: int = CAPACITY, *, d_sae: int = 0) -> None:
         if capacity < 64:
             raise ValueError(f"capacity must be at least 64, got {capacity}")
         self._rows = np.empty((capacity, len(NAMES)))  # [capacity, n_fields]
+        self.d_sae = d_sae  # of the SAE that is trained; 0 when nobody said
         self._kept = 0
         self._count = 0
 

@@ -13,6 +13,18 @@ def span(values: np.ndarray) -> tuple[float, float]:
     return (float(known.min()), float(known.max())) if known.size else (0.0, 0.0)
 
 
+def roomy(low: float, high: float, *, log_scale: bool) -> tuple[float, float]:
+    """A range around the values that holds still while they grow a little: its ends are round.
+
+    On a logarithmic scale they are tenths of a power of ten, on a linear one tenths of the height.
+    """
+    if log_scale:
+        return float(10 ** (np.floor(10 * np.log10(low)) / 10)), float(10 ** (np.ceil(10 * np.log10(high)) / 10))
+    step = 10.0 ** np.floor(np.log10(high - low))
+    step *= next(share for share in (0.1, 0.2, 0.5, 1.0) if (high - low) / (share * step) <= 12)
+    return float(np.floor(low / step) * step), float(np.ceil(high / step) * step)
+
+
 def nice_ticks(low: float, high: float, most: int = 7) -> np.ndarray:
     """Multiples of 1, 2 or 5 times a power of ten from ``low`` to ``high``, at most ``most`` of them."""
     if not (np.isfinite([low, high]).all() and high > low):

@@ -9,7 +9,7 @@ import ipywidgets as W
 import numpy as np
 from traitlets import Dict, List, Unicode
 
-from sae_widget.views.axes import log_ticks, nice_ticks, set_ticks, span
+from sae_widget.views.axes import log_ticks, nice_ticks, roomy, set_ticks, span
 from sae_widget.views.base import read_static
 from sae_widget.views.pane import Pane
 from sae_widget.views.selection import GuardedWidget
@@ -110,6 +110,7 @@ class LossChart(Pane):
         low, high = span(np.stack(list(losses.values()))) if losses else (1.0, 10.0)
         if low == high:
             low, high = (low / 2, high * 2) if log_scale else (low - 1, high + 1)
+        low, high = roomy(low, high, log_scale=log_scale)
         with scale.hold_sync():  # always told: a scale that has just lost its line has no range of its own
             scale.min, scale.max = low, high
         with self.x_scale.hold_sync():

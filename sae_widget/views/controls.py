@@ -21,7 +21,7 @@ class Controls(Pane):
         *("refused", "language_model", "activations", "history", "status", "faults"),
         *("weights", "layout", "rows", "measure"),  # a preset sets them too
     )
-    pace: ClassVar[dict[str, float]] = {"status": 0.25}  # as the status line, so that both say the same
+    pace: ClassVar[dict[str, float]] = {"status": 0.4}  # as the status line, so that both say the same
 
     def build_content(self) -> list[W.Widget]:
         """The two halves of the form."""

@@ -55,7 +55,7 @@ class StatusLine(Pane):
 
     name = "status"
     reads = ("status", "offers", "beat", "faults")
-    pace: ClassVar[dict[str, float]] = {"status": 0.25}
+    pace: ClassVar[dict[str, float]] = {"status": 0.4}
     counts_in_head = False
 
     def build_content(self) -> list[W.Widget]:
