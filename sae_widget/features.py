@@ -314,11 +314,11 @@ def neighbours(sae: SAE, feature: int, n_neighbours: int = 5) -> tuple[tuple[int
 
 def _one_feature(sae: SAE, values: torch.Tensor, feature: int) -> torch.Tensor:
     """Activation of one feature ``[pos]``; only an elementwise activation function needs no other feature."""
-    if sae.architecture == "standard":
+    if sae.elementwise:
         x = values * sae.scale
         if sae.apply_b_dec_to_input:
             x = x - sae.b_dec
-        return torch.relu(x @ sae.W_enc[:, feature] + sae.b_enc[feature])
+        return sae.activate(x @ sae.W_enc[:, feature] + sae.b_enc[feature])
     return torch.cat([sae.encode(values[rows])[:, feature] for rows in _chunks(len(values), sae.d_sae)])
 
 

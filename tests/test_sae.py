@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ import pytest
 import torch
 
 from sae_widget.checkpoint import load_sae, save_sae
-from sae_widget.config import ARCHITECTURES
+from sae_widget.config import ARCHITECTURES, TrainConfig
 from sae_widget.sae import REGISTRY, SAE
+from sae_widget.training import Trainer
+from sae_widget.views.train_controls import KINDS
 
 EXTRA: dict[str, dict[str, Any]] = {"standard": {}, "topk": {"k": 1}}
 HIDDEN_PRE = [[2.0, 1.0, -1.0, 3.0], [-3.0, -1.0, -1.0, -4.0], [0.5, 4.0, -1.0, 4.5]]  # of ``hand_set``
@@ -59,6 +62,39 @@ def test_hand_set_weights(name: str) -> None:
     assert sae.encode(x).tolist() == FEATURE_ACTS[name]
     assert sae(x)[0].tolist() == FIRST_OUT[name]
     assert sae(x)[1].tolist() == [0.5, -0.5]  # nothing fires: b_dec / scale
+
+
+@every_architecture
+def test_the_training_rule_is_the_activation_function(name: str) -> None:
+    sae, (hidden_pre, acts) = random_sae(name), torch.randn(2, 5, 10, generator=torch.Generator().manual_seed(3))
+    before = hidden_pre.clone()
+    sae.fire(hidden_pre, acts, TrainConfig(architecture=name, d_sae=10, **EXTRA[name]))
+    assert torch.equal(acts, sae.activate(hidden_pre))
+    assert torch.equal(hidden_pre, before)
+    if sae.elementwise:
+        assert torch.equal(sae.activate(hidden_pre[:, 4]), acts[:, 4])
+
+
+@every_architecture
+def test_it_has_words_for_the_form(name: str) -> None:
+    assert REGISTRY[name].words and dict(KINDS)[REGISTRY[name].words] == name
+
+
+def test_an_architecture_without_a_training_rule_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    class ReadOnlySAE(SAE):
+        architecture = "read-only"
+
+    try:
+        monkeypatch.setitem(ARCHITECTURES, "read-only", ())
+        x = torch.randn(20, 6, generator=torch.Generator().manual_seed(3))
+        config = TrainConfig(architecture="read-only", d_sae=10)
+        words = "has no training rule: ReadOnlySAE lacks `fire`. Nothing was trained; choose one of standard, "
+        with pytest.raises(ValueError, match=re.escape(words)):
+            Trainer(x, torch.ones(20, dtype=torch.long), config)
+    finally:
+        del REGISTRY["read-only"]
+    with pytest.raises(ValueError, match="architecture 'read-only' is not in the registry"):
+        Trainer(x, torch.ones(20, dtype=torch.long), config)
 
 
 @every_architecture

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
+    from sae_widget.config import TrainConfig
+
 REGISTRY: dict[str, type[SAE]] = {}
 
 
@@ -29,6 +31,9 @@ class SAE:
     metadata: dict[str, Any] = field(default_factory=dict)  # model, layer, hook_name, recipe, metrics
 
     architecture = ""  # the name in the registry
+    words = ""  # what a person sees in the form
+    elementwise = False  # ``activate`` is one function of each number alone
+    revives_dead = False  # in training, dead features learn what the live ones miss
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -63,6 +68,20 @@ class SAE:
         """The activation function. ``[pos, d_sae] -> [pos, d_sae]``."""
         raise NotImplementedError  # every registered architecture has its own
 
+    @staticmethod
+    def fire(hidden_pre: torch.Tensor, feature_acts: torch.Tensor, config: TrainConfig) -> None:
+        """The training rule: ``activate`` into a buffer, with the settings in place of the fields.
+
+        Where a feature fires, its activation must be its ``hidden_pre``: the trainer's gradients are those of
+        that. An L1 penalty is added for a kind that reads ``l1_coefficient`` (``config.ARCHITECTURES``).
+
+        Args:
+            hidden_pre: ``[batch, d_sae]``, left as it is.
+            feature_acts: ``[batch, d_sae]``, overwritten.
+            config: the settings.
+        """
+        raise NotImplementedError  # ``trainable`` has refused those without one
+
     def config_fields(self) -> dict[str, Any]:
         """What a saved file must say of this architecture besides the weights, by SAELens' names."""
         return {}
@@ -78,3 +97,17 @@ class SAE:
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """``decode(encode(x))``, ``[pos, d_in]``."""
         return self.decode(self.encode(x))
+
+
+def trainable(architecture: str) -> type[SAE]:
+    """The class of an architecture that can be trained.
+
+    Raises:
+        ValueError: it has no class, or its class has no training rule.
+    """
+    kind = REGISTRY.get(architecture)
+    if kind is None or kind.fire is SAE.fire:
+        why = "is not in the registry" if kind is None else f"has no training rule: {kind.__name__} lacks `fire`"
+        able = ", ".join(name for name, other in REGISTRY.items() if other.fire is not SAE.fire)
+        raise ValueError(f"architecture {architecture!r} {why}. Nothing was trained; choose one of {able}.")
+    return kind

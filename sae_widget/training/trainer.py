@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from sae_widget.config import ARCHITECTURES
 from sae_widget.memory import check_memory, free_memory, needed_memory
-from sae_widget.sae import REGISTRY
 from sae_widget.training import data
 from sae_widget.training.ahead import Ahead
 from sae_widget.training.engine import Engine
@@ -61,7 +61,8 @@ class Trainer:
             start: go on from this SAE's weights and scale instead of random ones.
 
         Raises:
-            ValueError: too few activations, not finite, too little memory, ``start`` of another shape.
+            ValueError: too few activations, not finite, too little memory, ``start`` of another shape, an
+                architecture that cannot be trained.
             TypeError: not tensors.
         """
         values, position = data.check_activations(values, position)
@@ -129,9 +130,10 @@ class Trainer:
         """The SAE as it is now, with its own copies of the weights."""
         self._settle()
         engine, p, config = self._engine, self._engine.work.params, self.config
-        extra: dict[str, Any] = {"k": config.k} if config.architecture == "topk" else {}
+        kind = engine.work.kind
+        own = {field.name for field in dataclasses.fields(kind)} & set(ARCHITECTURES[kind.architecture])
         recipe = {"steps": self.step, "tokens": self.tokens, "settings": dataclasses.asdict(config)}
-        return REGISTRY[config.architecture](
+        return kind(
             W_enc=p.W_enc.t().clone(memory_format=torch.contiguous_format),
             b_enc=p.b_enc.clone(),
             W_dec=p.W_dec.clone(),
@@ -139,7 +141,7 @@ class Trainer:
             scale=engine.scale,
             apply_b_dec_to_input=engine.work.center_input,
             metadata=self.metadata | {"training": recipe},
-            **extra,
+            **{name: getattr(config, name) for name in own},
         )
 
     def reconfigure(self, config: TrainConfig) -> None:
