@@ -148,7 +148,15 @@ def feature_stats(sae: SAE, values: torch.Tensor, position: torch.Tensor, *, ski
         values: activations ``[n_tokens, d_in]``.
         position: place of each token in its window ``[n_tokens]``.
         skip_first: leave position 0 out of everything but ``explained_variance_with_first``.
+
+    Returns:
+        Frequency, mean and maximum of each feature, and the SAE's quality on these tokens.
+
+    Raises:
+        TypeError: not tensors, or of another dtype than the SAE.
+        ValueError: no token, another width than the SAE's, or ``position`` of another length.
     """
+    sae.check_input(values, position)
     kept = position > 0 if skip_first and bool((position > 0).any()) else torch.ones_like(position, dtype=torch.bool)
     fired = torch.zeros(sae.d_sae, dtype=torch.float32)  # whatever the person's default is
     total = torch.zeros(sae.d_sae, dtype=torch.float32)
@@ -183,7 +191,14 @@ def prompt_features(sae: SAE, activations: Activations, *, skip_first: bool = Tr
         sae: the SAE.
         activations: of the text, ``[n_tokens, d_in]`` with their tokens.
         skip_first: leave position 0 of each window out of ``mean`` and ``max``.
+
+    Returns:
+        The features that fire on each token, at most ``MAX_PER_TOKEN``, the strongest first.
+
+    Raises:
+        ValueError: the activations have another width than the SAE.
     """
+    sae.check_input(activations.values)
     ids, acts, lengths = [], [], []
     with torch.no_grad():
         for rows in _chunks(activations.n_tokens, sae.d_sae):
@@ -277,11 +292,19 @@ def top_contexts(
         n_contexts: how many places.
         before: tokens shown in front of the place.
         after: tokens shown behind it.
+
+    Returns:
+        The places, the strongest first; fewer than ``n_contexts`` where it fires at fewer, none for a dead feature.
+
+    Raises:
+        TypeError: ``feature`` is not a whole number.
+        ValueError: the SAE has no such feature, or the activations have another width.
     """
+    sae.check_feature(feature)
+    sae.check_input(activations.values)
+    values, width = activations.values, 64 if sae.elementwise else sae.d_sae
     with torch.no_grad():
-        acts = torch.cat(
-            [_one_feature(sae, activations.values[rows], feature) for rows in _chunks(len(activations.values), 64)]
-        )
+        acts = torch.cat([sae.encode_one(values[rows], feature) for rows in _chunks(len(values), width)])
     acts = torch.where(activations.position > 0, acts, torch.zeros_like(acts))
     group = activations.text_index * 10**7 + torch.cumsum((activations.position == 0).long(), 0)
     shown: list[Context] = []
@@ -305,21 +328,12 @@ def top_contexts(
 
 def neighbours(sae: SAE, feature: int, n_neighbours: int = 5) -> tuple[tuple[int, float], ...]:
     """The features whose decoder directions are nearest to one's, by cosine, itself left out."""
+    sae.check_feature(feature)
     rows = sae.W_dec / sae.W_dec.norm(dim=1, keepdim=True).clamp_min(1e-12)  # [d_sae, d_in]
     cosine = rows @ rows[feature]
     cosine[feature] = -2.0
     top = cosine.topk(min(n_neighbours, sae.d_sae - 1))
     return tuple((int(i), float(c)) for i, c in zip(top.indices, top.values, strict=True))
-
-
-def _one_feature(sae: SAE, values: torch.Tensor, feature: int) -> torch.Tensor:
-    """Activation of one feature ``[pos]``; only an elementwise activation function needs no other feature."""
-    if sae.elementwise:
-        x = values * sae.scale
-        if sae.apply_b_dec_to_input:
-            x = x - sae.b_dec
-        return sae.activate(x @ sae.W_enc[:, feature] + sae.b_enc[feature])
-    return torch.cat([sae.encode(values[rows])[:, feature] for rows in _chunks(len(values), sae.d_sae)])
 
 
 def _chunks(n_rows: int, width: int) -> Iterator[slice]:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import torch
+import torch
 
 
 def explained_variance(x: torch.Tensor, sae_out: torch.Tensor) -> float:
@@ -21,7 +19,18 @@ def explained_variance(x: torch.Tensor, sae_out: torch.Tensor) -> float:
 
     Returns:
         The share, or ``nan`` when ``x`` does not vary (fewer than two rows, constant rows).
+
+    Raises:
+        TypeError: not tensors.
+        ValueError: not ``[pos, d_in]``, or two different shapes.
     """
+    for name, given in (("x", x), ("sae_out", sae_out)):
+        if not isinstance(given, torch.Tensor):
+            raise TypeError(f"{name} must be a torch tensor, got {type(given).__name__}")
+    if x.ndim != 2:
+        raise ValueError(f"x must be [pos, d_in], got shape {list(x.shape)}")
+    if sae_out.shape != x.shape:
+        raise ValueError(f"sae_out must be {list(x.shape)} like x, got shape {list(sae_out.shape)}")
     return share_of_error(x, x - sae_out)
 
 

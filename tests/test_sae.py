@@ -71,8 +71,6 @@ def test_the_training_rule_is_the_activation_function(name: str) -> None:
     sae.fire(hidden_pre, acts, TrainConfig(architecture=name, d_sae=10, **EXTRA[name]))
     assert torch.equal(acts, sae.activate(hidden_pre))
     assert torch.equal(hidden_pre, before)
-    if sae.elementwise:
-        assert torch.equal(sae.activate(hidden_pre[:, 4]), acts[:, 4])
 
 
 @every_architecture
@@ -112,6 +110,14 @@ def test_sae_out_is_what_the_formula_says(name: str) -> None:
     sae, x = random_sae(name, scale=0.5), torch.randn(5, 6, generator=torch.Generator().manual_seed(2))
     acts = sae.activate((0.5 * x - sae.b_dec) @ sae.W_enc + sae.b_enc)
     assert torch.allclose(sae(x), (acts @ sae.W_dec + sae.b_dec) / 0.5)
+
+
+@every_architecture
+@pytest.mark.parametrize("centred", [True, False])
+def test_one_feature_is_that_of_all(name: str, centred: bool) -> None:
+    sae = random_sae(name, scale=0.5, apply_b_dec_to_input=centred)
+    x = torch.randn(5, 6, generator=torch.Generator().manual_seed(2))
+    assert torch.allclose(sae.encode_one(x, 4), sae.encode(x)[:, 4], atol=1e-6)
 
 
 @every_architecture

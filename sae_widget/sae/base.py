@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    import torch
+import torch
 
+if TYPE_CHECKING:
     from sae_widget.config import TrainConfig
 
 REGISTRY: dict[str, type[SAE]] = {}
@@ -57,6 +57,35 @@ class SAE:
         """Number of features."""
         return int(self.W_enc.shape[1])
 
+    def check_input(self, values: Any, position: Any = None) -> None:
+        """Raise unless ``values`` are activations that this SAE can read, and ``position`` has their length.
+
+        Args:
+            values: ``[n_tokens, d_in]`` with at least one row.
+            position: ``[n_tokens]``, or None for no look at it.
+
+        Raises:
+            TypeError: not tensors, or of another dtype.
+            ValueError: another shape.
+        """
+        for name, given in (("values", values), ("position", position)):
+            if not isinstance(given, torch.Tensor) and (name == "values" or given is not None):
+                raise TypeError(f"{name} must be a torch tensor, got {type(given).__name__}")
+        if values.ndim != 2 or values.shape[1] != self.d_in or not len(values):
+            wanted = f"[n_tokens, {self.d_in}] with at least one token"
+            raise ValueError(f"values must be {wanted}, as this SAE reads them; got shape {list(values.shape)}")
+        if values.dtype != self.W_enc.dtype:
+            raise TypeError(f"values must be {self.W_enc.dtype} as the SAE is, got {values.dtype}; convert them first")
+        if position is not None and position.shape != values.shape[:1]:
+            raise ValueError(f"position must be [{len(values)}] like values, got shape {list(position.shape)}")
+
+    def check_feature(self, feature: Any) -> None:
+        """Raise ``TypeError`` or ``ValueError`` unless this is the number of a feature."""
+        if isinstance(feature, bool) or not hasattr(feature, "__index__"):
+            raise TypeError(f"feature must be a whole number, got {feature!r}")
+        if not 0 <= feature < self.d_sae:
+            raise ValueError(f"feature must be between 0 and {self.d_sae - 1:,}, got {feature:,}")
+
     def hidden_pre(self, x: torch.Tensor) -> torch.Tensor:
         """Before the activation function. ``[pos, d_in] -> [pos, d_sae]``."""
         x = x * self.scale
@@ -89,6 +118,15 @@ class SAE:
     def encode(self, x: torch.Tensor) -> torch.Tensor:
         """Feature activations. ``[pos, d_in] -> [pos, d_sae]``."""
         return self.activate(self.hidden_pre(x))
+
+    def encode_one(self, x: torch.Tensor, feature: int) -> torch.Tensor:
+        """Activation of one feature, ``[pos, d_in] -> [pos]``; where it is ``elementwise``, no other is computed."""
+        if not self.elementwise:
+            return self.encode(x)[:, feature]
+        x = x * self.scale
+        if self.apply_b_dec_to_input:
+            x = x - self.b_dec
+        return self.activate(x @ self.W_enc[:, feature] + self.b_enc[feature])
 
     def decode(self, feature_acts: torch.Tensor) -> torch.Tensor:
         """Reconstruction. ``[pos, d_sae] -> [pos, d_in]``."""

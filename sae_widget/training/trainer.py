@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sae_widget.config import ARCHITECTURES
+from sae_widget.config import ARCHITECTURES, TrainConfig
 from sae_widget.memory import check_memory, free_memory, needed_memory
 from sae_widget.training import data
 from sae_widget.training.ahead import Ahead
@@ -18,7 +18,6 @@ from sae_widget.training.start import check_start
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sae_widget.config import TrainConfig
     from sae_widget.sae import SAE
     from sae_widget.training.base import TrainStep
 
@@ -63,8 +62,10 @@ class Trainer:
         Raises:
             ValueError: too few activations, not finite, too little memory, ``start`` of another shape, an
                 architecture that cannot be trained.
-            TypeError: not tensors.
+            TypeError: not tensors, or ``config`` is no ``TrainConfig``.
         """
+        if not isinstance(config, TrainConfig):
+            raise TypeError(f"config must be a TrainConfig, got {type(config).__name__}: TrainConfig(steps=...)")
         values, position = data.check_activations(values, position)
         rows = data.kept_rows(position, config.skip_first)  # [n_kept]
         self.d_in, self.metadata = int(values.shape[1]), dict(metadata or {})
@@ -211,5 +212,13 @@ def train(values: torch.Tensor, position: torch.Tensor, config: TrainConfig, **o
         position: ``[n]`` place of each row in its window.
         config: the settings.
         options: ``metadata`` and ``start`` of ``Trainer``.
+
+    Returns:
+        A generator; what is wrong with the arguments is raised here, and nothing is trained before its first record.
+
+    Raises:
+        TypeError: not tensors, no ``TrainConfig``, an unknown option.
+        ValueError: too few activations, not finite, too little memory, ``start`` of another shape.
+        TrainingFault: while it goes on: the loss or a gradient was not finite.
     """
-    yield from Trainer(values, position, config, **options).run()
+    return Trainer(values, position, config, **options).run()
