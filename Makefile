@@ -66,7 +66,8 @@ $(VENV)/.installed-%: pyproject.toml constraints.txt | $(PY)
 	$(PIP_INSTALL) -e ".[$*]"
 	@touch $@
 
-links:  ## print the badges of a published copy (REPOSITORY=owner/name, TAG=v0.1.0)
+links:  ## print the badges of a published copy and Colab's first cell (REPOSITORY=owner/name, TAG=v0.1.0)
 	@test -n "$(REPOSITORY)" || { echo "Say where it is published: make links REPOSITORY=owner/name" >&2; exit 1; }
 	@echo "[![Binder](https://mybinder.org/badge_logo.svg)](https://mybinder.org/v2/gh/$(REPOSITORY)/$(TAG)?urlpath=lab/tree/$(NOTEBOOK))"
 	@echo "[![Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/$(REPOSITORY)/blob/$(TAG)/$(NOTEBOOK))"
+	@echo 'First cell on Colab: %pip install "sae-widget @ git+https://github.com/$(REPOSITORY)@$(TAG)"'

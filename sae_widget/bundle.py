@@ -56,6 +56,7 @@ def model_card(model: dict[str, Any], saes: dict[str, Any]) -> str:
         saes: ``report.json`` of the SAEs.
     """
     config, used = model["config"], saes["settings"]
+    precision = "" if config.get("precision", "float32") == "float32" else f" --precision {config['precision']}"
     rows = "\n".join(
         f"| {row['place']} | {row['explained_variance']:.3f} | {row['explained_variance_with_first']:.3f} "
         f"| {row['l0']:.1f} | {row['dead']} |"
@@ -80,7 +81,7 @@ It writes no useful text and knows no facts: it is there to be taken apart.
 
 Train it again (a folder of plain-text books, two of them named `peter-pan.txt` and `a-christmas-carol.txt`):
 
-    python -m sae_widget.pretrain --corpus BOOKS --out RUN --tokens {config["tokens"]} --export sae_widget/bundled/model
+    python -m sae_widget.pretrain --corpus BOOKS --out RUN --tokens {config["tokens"]}{precision} --export sae_widget/bundled/model
 
 The run is seeded and goes on from its last checkpoint when the command is given again. Every token of the validation
 is read with at least half a context before it; the trigram is asked for the same tokens. {model.get("remark", "")}

@@ -14,6 +14,29 @@ MAX_D_SAE = 131_072
 MAX_STEPS = 10_000_000
 CORPUS_TOKENS = (10, 50_000_000)
 """Least and most tokens of a corpus that can be asked for."""
+FIXED_SETTINGS = (
+    "architecture",
+    "d_sae",
+    "seed",
+    "skip_first",
+    "normalize",
+    "center",
+    "unit_norm_decoder",
+    "tied_init",
+    "loss_reduction",
+)
+"""Settings that an SAE has for its whole training; the others can change while it trains."""
+ALIASES = {
+    **dict.fromkeys(("l1", "lambda_", "l1_lambda", "l1_coeff", "l1_weight", "alpha", "sparsity"), "l1_coefficient"),
+    **dict.fromkeys(("lr", "rate"), "learning_rate"),
+    **dict.fromkeys(("epochs", "n_epochs", "num_epochs", "n_steps", "num_steps"), "steps"),
+    **dict.fromkeys(("hidden_dim", "dict_size", "n_features", "num_features", "n_latents", "width"), "d_sae"),
+    **dict.fromkeys(("hook", "hook_point", "site"), "hook_name"),
+    **dict.fromkeys(("top_k", "topk"), "k"),
+    **dict.fromkeys(("model_name", "model_id"), "model"),
+    "lambda": "l1_coefficient",
+}
+"""What others call our keywords."""
 
 
 class Start(NamedTuple):
@@ -126,6 +149,15 @@ class TrainConfig:
         refuse_unknown(changes, [f.name for f in fields(self)])
         return replace(self, **changes)
 
+    def with_live(self, wanted: TrainConfig) -> TrainConfig:
+        """A copy with the values of ``wanted`` in every field but those that an SAE has for its whole training.
+
+        Raises:
+            ValueError: values that do not fit those that stay, such as a ``k`` above ``d_sae``.
+        """
+        live = (f.name for f in fields(self) if f.name not in FIXED_SETTINGS)
+        return replace(self, **{name: getattr(wanted, name) for name in live})
+
 
 def refuse_unknown(given: dict[str, Any] | list[str], known: list[str]) -> None:
     """Raise ``TypeError`` naming the first keyword that is not known, and the nearest that is."""
@@ -133,7 +165,9 @@ def refuse_unknown(given: dict[str, Any] | list[str], known: list[str]) -> None:
         if name not in known:
             if name in ("device", "dtype"):
                 raise TypeError(f"there is no setting {name!r}: everything runs on the CPU in float32; leave it out")
-            near = difflib.get_close_matches(name, known, n=1)
+            near = (
+                [ALIASES.get(name, "")] if ALIASES.get(name) in known else difflib.get_close_matches(name, known, n=1)
+            )
             hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(sorted(known))}"
             raise TypeError(f"unknown setting {name!r}{hint}")
 

@@ -2,39 +2,37 @@
 
 from __future__ import annotations
 
-import json
+import operator
 import os
 import sys
-import weakref
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets as W
 
-from sae_widget.activations.text import clean_text
+from sae_widget import inputs as inputs_of
 from sae_widget.autosave import load_run
-from sae_widget.config import MAX_D_SAE, TrainConfig, check_inputs, refuse_unknown
+from sae_widget.cells import replace_predecessor
+from sae_widget.config import MAX_D_SAE, TrainConfig
+from sae_widget.inputs import checked_text
 from sae_widget.journal import JOURNAL
+from sae_widget.layers import LayerKeeper
+from sae_widget.names import NameBook
 from sae_widget.runner import Runner
 from sae_widget.runs import FORM, describe_shown, read_explorer, write_explorer
 from sae_widget.state import ExplorerState
 from sae_widget.views import VIEWS
+from sae_widget.views.card import clean_name
 from sae_widget.views.clock import PageClock
 from sae_widget.views.pane import close_everything
 from sae_widget.views.presets import PRESETS
 from sae_widget.views.selection import selection_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from sae_widget.activations.base import Activations, LanguageModel
     from sae_widget.features import Features
     from sae_widget.sae.base import SAE
     from sae_widget.training import History
-
-_EXPLORERS: dict[str, list[tuple[weakref.ref[SuperpositionExplorer], str]]] = {}
-_INPUTS = ("text", "model", "layer", "hook_name", "prepend_bos", "corpus", "corpus_tokens")
 
 
 class SuperpositionExplorer(W.VBox):
@@ -50,39 +48,37 @@ class SuperpositionExplorer(W.VBox):
         hook_name: ``resid_pre``, ``resid_mid``, ``resid_post``, ``attn_out``, ``mlp_out`` or ``final_norm``.
         prepend_bos: read each window behind the start token.
         corpus: what is trained on: ``"documentation"`` (Python's own), ``"text"``, or a file or folder of texts.
-        corpus_tokens: how many tokens of the corpus.
+        corpus_tokens: how many tokens of the corpus, 10 to 50,000,000.
         preset: ``"original tutorial"`` starts from that recipe.
         name: explorers of one name replace each other; by default the notebook cell is the name.
         settings: any field of ``TrainConfig``: ``d_sae``, ``architecture``, ``k``, ``l1_coefficient``, ...
 
     Raises:
         TypeError: for an unknown keyword, naming the nearest known one, or a value of the wrong type.
-        ValueError: for a value outside its range.
+        ValueError: for a value outside its range, or a corpus or layer that is not there.
     """
 
+    __signature__ = inputs_of.signature()
     _closed = True  # until everything is made
 
     def __init__(
         self, text: str | None = None, *, preset: str | None = None, name: str | None = None, **given: Any
     ) -> None:
-        known = [f.name for f in fields(TrainConfig)]
-        refuse_unknown(given, [*known, *_INPUTS, "text", "preset", "name"])
-        inputs = {key: given.pop(key) for key in _INPUTS if key in given}
-        inputs = {key: value for key, value in inputs.items() if value is not None}
+        inputs, settings = inputs_of.split(given)
         if text is not None:
-            inputs["text"] = _checked_text(text)
+            inputs["text"] = checked_text(text)
         if preset not in (None, "original tutorial"):
             raise ValueError(f"preset must be 'original tutorial' or None, got {preset!r}")
         tutorial = PRESETS[0]
         if preset:
             inputs = {name: value for name, value in tutorial.values.items() if name != "settings"} | inputs
-        inputs["settings"] = TrainConfig.original_tutorial(**given) if preset else TrainConfig().changed(**given)
-        check_inputs(inputs)
-        self._layer_given = "layer" in inputs
-        self._layer_of = tutorial.layer if preset else _upper_middle
-        inputs.setdefault("layer", _default_layer(inputs.get("model", "auto"), self._layer_of))
-        _replace_predecessor(self, name)
+        inputs["settings"] = TrainConfig.original_tutorial(**settings) if preset else TrainConfig(**settings)
+        inputs_of.check(inputs, name)
+        asked, layer_of = inputs.get("layer"), tutorial.layer if preset else inputs_of.upper_middle
+        inputs.setdefault("layer", inputs_of.first_layer(inputs.get("model", "auto"), layer_of))
+        replace_predecessor(self, name)
         self.state = ExplorerState(**inputs)
+        self._names = NameBook(self.state)
         polled = _polled()
         self._runner = Runner(self.state, polled=polled)
         self._closed = False
@@ -95,7 +91,7 @@ class SuperpositionExplorer(W.VBox):
             clock.observe(lambda _change: publisher.flush(), names=["ticks"])
             self.children = [*self.children, clock]
         self.layout.width, self.layout.grid_gap = "100%", "8px"
-        self.state.observe(self._fit_layer, names=["language_model"])
+        LayerKeeper(self.state, asked, layer_of)
         self._runner.start()
 
     # -- what is seen can be had -------------------------------------------------------------------------------
@@ -142,25 +138,22 @@ class SuperpositionExplorer(W.VBox):
 
     @property
     def selected_feature(self) -> int | None:
-        """Number of the selected feature."""
+        """Number of the selected feature, None without one; ``ValueError`` for one that the SAE does not have."""
         return self.state.selected
 
     @selected_feature.setter
     def selected_feature(self, feature: int | None) -> None:
-        most = MAX_D_SAE if self.sae is None else self.sae.d_sae
-        if feature is not None and not 0 <= feature < most:
-            raise ValueError(f"selected_feature must be between 0 and {most - 1}, got {feature}")
-        self.state.selected = feature
+        self.state.selected = None if feature is None else self._checked_feature("selected_feature", feature)
 
     # -- what a button does, from code ------------------------------------------------------------------------
 
     def read(self, text: str) -> None:
-        """Read another text."""
+        """Read another text; ``ValueError`` when it is longer than 200,000 characters."""
         self._open()
-        self.state.text = _checked_text(text)
+        self.state.text = checked_text(text)
 
     def set(self, **settings: Any) -> None:
-        """Change settings of the next training, or the live ones of this one."""
+        """Change settings, fields of ``TrainConfig``, of the next training, or the live ones of this one."""
         self._open()
         self.state.settings = self.state.settings.changed(**settings)
 
@@ -190,14 +183,31 @@ class SuperpositionExplorer(W.VBox):
         """Go back to the SAE that was there before training; the trained one stays on disk."""
         self._command("reset")
 
+    def restore(self) -> None:
+        """Show the last automatically saved SAE of this model and read point."""
+        self._command("restore")
+
     def wait(self, timeout: float | None = None) -> bool:
         """Block until nothing is left to do; False when ``timeout`` seconds were not enough."""
         self._open()
         return self._runner.wait(timeout)
 
     def name_feature(self, feature: int, name: str) -> None:
-        """Give a feature a name; an empty one takes it away."""
+        """Give a feature a name; an empty one takes it away.
+
+        Args:
+            feature: its number, 0 to ``d_sae - 1`` of the SAE that is shown.
+            name: one line is kept of it, at most 80 characters.
+
+        Raises:
+            TypeError: a feature that is no whole number, a name that is no string.
+            ValueError: a feature that the SAE does not have.
+        """
         self._open()
+        feature = self._checked_feature("feature", feature)
+        if not isinstance(name, str):
+            raise TypeError(f"name must be a string, got {name!r}")
+        name = clean_name(name)
         names = {key: value for key, value in self.state.feature_names.items() if key != feature}
         self.state.feature_names = names | ({feature: name} if name else {})
 
@@ -235,8 +245,9 @@ class SuperpositionExplorer(W.VBox):
         folder = Path(path)
         saved = read_explorer(folder)
         load_run(folder)  # a damaged SAE is refused here, and not in the status of an explorer without one
-        explorer = cls(**saved.inputs)
-        explorer.state.feature_names, explorer.state.selected = saved.names, saved.selected
+        explorer = cls(**inputs_of.known_here(saved.inputs))
+        explorer._names.expect(str(folder), saved.names)
+        explorer.state.selected = saved.selected
         explorer._runner.open(folder)
         return explorer
 
@@ -254,6 +265,10 @@ class SuperpositionExplorer(W.VBox):
         close_everything(*children, self.layout, selection_for(self.state))
         super().close()
 
+    def __repr__(self) -> str:
+        place = f"layer={self.state.layer}, hook_name={self.state.hook_name!r}"
+        return f"SuperpositionExplorer(model={self.state.model!r}, {place}): {self.status}"
+
     # -- own affairs --------------------------------------------------------------------------------------------
 
     def _open(self) -> None:
@@ -264,15 +279,13 @@ class SuperpositionExplorer(W.VBox):
         self._open()
         self._runner.command(name)
 
-    def _fit_layer(self, change: Any) -> None:
-        model = change["new"]
-        if model is None:
-            return
-        if not self._layer_given:
-            self.state.layer = self._layer_of(model.n_layer)
-            self._layer_given = True
-        elif self.state.layer >= model.n_layer:
-            self.state.layer = model.n_layer - 1
+    def _checked_feature(self, what: str, feature: Any) -> int:
+        most = MAX_D_SAE if self.sae is None else self.sae.d_sae
+        if isinstance(feature, bool) or not hasattr(feature, "__index__"):
+            raise TypeError(f"{what} must be a whole number, got {feature!r}")
+        if not 0 <= feature < most:
+            raise ValueError(f"{what} must be between 0 and {most - 1}, got {feature}")
+        return operator.index(feature)
 
 
 def _arrange(panes: dict[str, W.Widget]) -> list[W.Widget]:
@@ -292,54 +305,6 @@ def _arrange(panes: dict[str, W.Widget]) -> list[W.Widget]:
     return [panes["status"], columns]
 
 
-def _checked_text(text: Any) -> str:
-    """The text itself: half characters stay in it, for the reading to replace them and to say so."""
-    clean_text(text)
-    return str(text)
-
-
-def _upper_middle(n_layer: int) -> int:
-    """Two thirds of the way up, where features are said to be the most telling."""
-    return n_layer * 2 // 3
-
-
-def _default_layer(model: str, layer_of: Callable[[int], int]) -> int:
-    """The layer to begin with, before the model itself is loaded."""
-    if model in ("auto", "bundled"):
-        config = Path(__file__).parent / "bundled" / "model" / "config.json"
-        return layer_of(int(json.loads(config.read_text(encoding="utf-8"))["n_layer"]))
-    return 0
-
-
 def _polled() -> bool:
     """Whether the page has to ask for news: Colab does not show updates from threads."""
     return "google.colab" in sys.modules or os.environ.get("SAE_WIDGET_POLL") == "1"
-
-
-def _replace_predecessor(explorer: SuperpositionExplorer, name: str | None) -> None:
-    """Close the explorer that the same cell (or name) made when it ran before; those of this run stay."""
-    key, run = _cell_and_run()
-    if name is not None:
-        key, run = f"name:{name}", ""
-    if not key:
-        return
-    kept = []
-    for reference, made_in in _EXPLORERS.get(key, []):
-        old = reference()
-        if old is not None and name is None and made_in == run:
-            kept.append((reference, made_in))
-        elif old is not None:
-            old.close()
-    _EXPLORERS[key] = [*kept, (weakref.ref(explorer), run)]
-
-
-def _cell_and_run() -> tuple[str, str]:
-    """The notebook cell that is running and the number of this run, or two empty strings outside a kernel."""
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
-    kernel = getattr(shell, "kernel", None)
-    if kernel is None:
-        return "", ""
-    parent = kernel.get_parent("shell") or {}
-    cell = parent.get("metadata", {}).get("cellId") or parent.get("content", {}).get("code", "")
-    return f"cell:{cell}", parent.get("header", {}).get("msg_id", "")

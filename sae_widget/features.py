@@ -66,6 +66,10 @@ class FeatureStats:
         n_tokens, l0, ev, ev_first = (float(v) for v in tensors["numbers"])
         return cls(frequency, mean, largest, frequency == 0, int(n_tokens), l0, ev, ev_first)
 
+    def __repr__(self) -> str:
+        shares = f"explained variance {self.explained_variance:.3f}, l0 {self.l0:.1f}, {int(self.dead.sum()):,} dead"
+        return f"FeatureStats({len(self.dead):,} features on {self.n_tokens:,} tokens: {shares})"
+
 
 @dataclass(frozen=True, eq=False)
 class PromptFeatures:
@@ -96,6 +100,9 @@ class PromptFeatures:
         out[np.searchsorted(self.indptr, found, side="right") - 1] = self.acts[found]
         return out
 
+    def __repr__(self) -> str:
+        return f"PromptFeatures({len(self.strongest):,} tokens, {len(self.mean):,} features, {len(self.ids):,} firings)"
+
 
 @dataclass(frozen=True, eq=False)
 class Features:
@@ -106,6 +113,7 @@ class Features:
     prompt: PromptFeatures | None
     source: str  # in words: "the bundled SAE, after block 4", "your SAE, step 500"
     version: int  # rises with every change
+    key: str = ""  # which SAE it is: the same through its whole training, another for every other
 
     @cached_property
     def dense(self) -> np.ndarray:
@@ -119,6 +127,10 @@ class Features:
             return np.zeros(self.sae.d_sae, dtype=bool)
         dense = stats.frequency > DENSE
         return dense if dense.mean() <= 0.5 else np.zeros_like(dense)
+
+    def __repr__(self) -> str:
+        text = "no text" if self.prompt is None else f"{len(self.prompt.strongest):,} tokens"
+        return f"Features({self.sae.d_sae:,} features, {self.source}, {text})"
 
 
 @dataclass(frozen=True)
@@ -135,9 +147,10 @@ class FeatureCardData:
     """What is known of one feature beyond the statistics."""
 
     feature: int
-    contexts: tuple[Context, ...]  # the texts on which it fires most
+    contexts: tuple[Context, ...] | None  # the texts on which it fires most; None: there was none to look in
     neighbours: tuple[tuple[int, float], ...]  # (feature, cosine of decoder directions), nearest first
     version: int  # of the Features it was made from
+    key: str = ""  # and their SAE's
 
 
 def feature_stats(sae: SAE, values: torch.Tensor, position: torch.Tensor, *, skip_first: bool = True) -> FeatureStats:

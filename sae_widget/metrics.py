@@ -11,7 +11,8 @@ def explained_variance(x: torch.Tensor, sae_out: torch.Tensor) -> float:
     """Share of the variance of ``x`` that the reconstruction keeps.
 
     ``1 - sum ||x - sae_out||^2 / sum ||x - mean||^2`` with the mean over the rows: 1 is perfect, 0 is no
-    better than always answering the mean, below 0 is worse.
+    better than always answering the mean, below 0 is worse. (The fraction of variance unexplained of the literature is
+    1 minus this.)
 
     Args:
         x: ``[pos, d_in]`` activations.
@@ -22,15 +23,13 @@ def explained_variance(x: torch.Tensor, sae_out: torch.Tensor) -> float:
 
     Raises:
         TypeError: not tensors.
-        ValueError: not ``[pos, d_in]``, or two different shapes.
+        ValueError: two shapes, or not two dimensions.
     """
     for name, given in (("x", x), ("sae_out", sae_out)):
         if not isinstance(given, torch.Tensor):
             raise TypeError(f"{name} must be a torch tensor, got {type(given).__name__}")
-    if x.ndim != 2:
-        raise ValueError(f"x must be [pos, d_in], got shape {list(x.shape)}")
-    if sae_out.shape != x.shape:
-        raise ValueError(f"sae_out must be {list(x.shape)} like x, got shape {list(sae_out.shape)}")
+    if x.ndim != 2 or x.shape != sae_out.shape:
+        raise ValueError(f"x and sae_out must both be [pos, d_in], got {list(x.shape)} and {list(sae_out.shape)}")
     return share_of_error(x, x - sae_out)
 
 

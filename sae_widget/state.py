@@ -11,7 +11,6 @@ from traitlets import Bool, Dict, Enum, HasTraits, Instance, Int, Tuple, Unicode
 from sae_widget.config import HOOK_NAMES, START, TrainConfig
 
 PHASES = ("starting", "loading", "reading", "ready", "training", "paused", "stopping", "failed", "closed")
-CORPORA = ("documentation", "text")
 SORTS = ("activation", "frequency", "number")
 MEASURES = ("mean", "max", "token")
 ROWS = (16, 64, 256, 1024)

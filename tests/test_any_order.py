@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from sae_widget import SuperpositionExplorer, load_sae
+from sae_widget.autosave import autosave_folder
 from sae_widget.state import COMMANDS, PHASES
 from sae_widget.training import TrainingFault
 
@@ -178,6 +179,9 @@ class AnyOrder(RuleBasedStateMachine):
             recipe = state.features.sae.metadata["training"]
             assert recipe["steps"] == trainer.step
             assert recipe["settings"] == asdict(trainer.config)
+            if status.message.startswith("Stopped"):
+                kept = load_sae(autosave_folder() / runner._run).metadata["training"]
+                assert kept == recipe
         if runner._job is None and not status.trouble and not state.faults:
             assert (state.activations.layer, state.activations.texts) == (state.layer, (state.text,))
 

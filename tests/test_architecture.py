@@ -20,6 +20,7 @@ MAX_LINES = 350
 # A module imports only from ranks below its own; CONTRIBUTING.md has the same table in words. A folder is one
 # entry: its members may import each other, never the folder's own ``__init__``.
 RANKS = {
+    "cells": 0,
     "config": 0,
     "journal": 0,
     "views.palette": 0,
@@ -32,7 +33,6 @@ RANKS = {
     "checkpoint": 2,
     "data": 2,
     "features": 2,
-    "original": 2,
     "pretrain": 2,
     "training": 2,
     "autosave": 3,
@@ -40,6 +40,9 @@ RANKS = {
     "runs": 3,
     "state": 3,
     "bundle": 4,
+    "names": 4,
+    "inputs": 4,
+    "layers": 4,
     "runner": 4,
     "views": 4,
     "explorer": 5,

@@ -1,5 +1,6 @@
 """Settings are refused by name, with the allowed range."""
 
+import inspect
 import math
 from dataclasses import fields
 
@@ -8,7 +9,8 @@ from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from sae_widget.config import TrainConfig, refuse_unknown
+from sae_widget import SuperpositionExplorer
+from sae_widget.config import ALIASES, TrainConfig, refuse_unknown
 
 
 @pytest.mark.parametrize(
@@ -105,6 +107,30 @@ def test_unknown_settings_are_refused_with_the_nearest_name():
         TrainConfig().changed(learning_rat=1.0)
     with pytest.raises(TypeError, match="known: a, b"):
         refuse_unknown({"zzz": 1}, ["b", "a"])
+
+
+@pytest.mark.parametrize(
+    ("name", "ours"),
+    [
+        ("l1", "l1_coefficient"),
+        ("lambda", "l1_coefficient"),
+        ("lr", "learning_rate"),
+        ("epochs", "steps"),
+        ("hidden_dim", "d_sae"),
+        ("dict_size", "d_sae"),
+        ("n_features", "d_sae"),
+    ],
+)
+def test_the_names_of_others_lead_to_ours(name, ours):
+    with pytest.raises(TypeError, match=f"unknown setting {name!r}; did you mean {ours!r}"):
+        TrainConfig().changed(**{name: 1})
+
+
+def test_every_name_of_others_is_none_of_ours_and_leads_to_one():
+    known = {*inspect.signature(SuperpositionExplorer).parameters}
+    assert set(ALIASES.values()) <= known and not ALIASES.keys() & known
+    with pytest.raises(TypeError, match="unknown setting 'hook'; known: "):
+        TrainConfig().changed(hook=1)  # hook_name is none of its fields
 
 
 def test_changing_makes_a_checked_copy():

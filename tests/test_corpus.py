@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sae_widget.activations.corpus import PASSAGE_CHARS, corpus_texts
+from sae_widget.activations.corpus import PASSAGE_CHARS, corpus_files, corpus_texts
 from sae_widget.config import MAX_TEXT_CHARS
 
 
@@ -75,6 +75,19 @@ def test_nothing_there(tmp_path: Path) -> None:
         corpus_texts(tmp_path)
     with pytest.raises(ValueError):
         corpus_texts("nul\0byte")
+    for nobody in ("", " "):  # which is not the working directory
+        with pytest.raises(ValueError, match="corpus must be 'documentation', a text file or a folder"):
+            corpus_texts(nobody)
+    with pytest.raises(ValueError, match=r"~nobody-of-this-name/x cannot be read: Could not determine home"):
+        corpus_texts("~nobody-of-this-name/x")
+
+
+def test_files_are_found_without_reading_them(tmp_path: Path) -> None:
+    for name in ("b.txt", "a.txt", "c.md"):
+        (tmp_path / name).write_bytes(b"\xff")
+    assert corpus_files(tmp_path) == [tmp_path / "a.txt", tmp_path / "b.txt"]
+    assert corpus_files(str(tmp_path / "c.md")) == [tmp_path / "c.md"]
+    assert corpus_files("documentation") == []
 
 
 @pytest.mark.parametrize("value", [None, 3, b"documentation", ["a"]])

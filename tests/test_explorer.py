@@ -5,16 +5,17 @@ import threading
 import time
 import weakref
 
+import numpy as np
 import pytest
 import torch
 from ipywidgets.widgets import widget as widget_module
 
-from sae_widget import SuperpositionExplorer
-from sae_widget import explorer as explorer_module
+from sae_widget import SuperpositionExplorer, cells
 from sae_widget.checkpoint import SaeFileError
 from sae_widget.config import TrainConfig
 from sae_widget.runs import describe, read_explorer, write_explorer
 from sae_widget.views.presets import PRESETS
+from tests.hand_made import features
 from tests.running import until
 
 QUICK = {"architecture": "topk", "d_sae": 24, "k": 4, "steps": 40, "batch_size": 64, "corpus_tokens": 600}
@@ -35,7 +36,7 @@ def make(tiny_gpt2_dir, sae_widget_home):
 
 def test_everything_seen_can_be_had(make):
     explorer = make()
-    with pytest.raises(ValueError, match="selected_feature must be between 0 and 131071, got -1"):
+    with pytest.raises(ValueError, match=r"selected_feature must be between 0 and \d+, got -1"):
         explorer.selected_feature = -1  # nobody knows yet how many there are
     assert explorer.train(blocking=True) is None
     assert explorer.sae.W_dec.shape == (24, 32)
@@ -45,6 +46,10 @@ def test_everything_seen_can_be_had(make):
     assert explorer.language_model.n_layer == 3
     assert explorer.settings == TrainConfig(architecture="topk", d_sae=24, k=4, steps=40, batch_size=64)
     assert explorer.status.startswith("Trained 40 steps")
+    for shown in (explorer, explorer.sae, explorer.features, explorer.activations, explorer.history):
+        assert len(repr(shown)) < 300 and "\n" not in repr(shown)
+    assert repr(explorer).endswith(f"layer=1, hook_name='resid_pre'): {explorer.status}")
+    assert repr(explorer.activations).startswith("Activations(26 tokens, d_in=32, resid_pre of layer 1 of ")
     explorer.selected_feature = 5
     assert explorer.wait(30)
     assert explorer.state.card.feature == 5
@@ -66,6 +71,12 @@ def test_everything_seen_can_be_had(make):
         ({"corpus_tokens": 0}, ValueError, "corpus_tokens must be between 10 and 50,000,000, got 0"),
         ({"corpus_tokens": 10**9}, ValueError, "corpus_tokens must be between 10 and 50,000,000, got 1,000,000,000"),
         ({"device": "cuda"}, TypeError, "everything runs on the CPU"),
+        ({"layer": 99}, ValueError, "layer must be between 0 and 5, got 99"),
+        ({"corpus": "/nonexistent"}, ValueError, "there is no corpus '/nonexistent'"),
+        ({"name": 5}, TypeError, "name must be a string, got 5"),
+        ({"model": ""}, ValueError, "model must be"),
+        ({"lr": 0.1}, TypeError, "unknown setting 'lr'; did you mean 'learning_rate'"),
+        ({"hook": "mlp_out"}, TypeError, "unknown setting 'hook'; did you mean 'hook_name'"),
     ],
 )
 def test_bad_arguments_are_refused_by_name(given, error, words):
@@ -110,9 +121,83 @@ def test_the_layer_is_fitted_to_the_model(make):
     explorer = make(layer=None)
     assert explorer.wait(30)
     assert explorer.state.layer == 2
-    explorer = make(layer=11)
+    explorer.state.model = "bundled"
+    assert explorer.wait(60)
+    assert explorer.state.layer == 4
+
+
+def test_a_layer_that_another_model_does_not_have_is_brought_down_with_a_word(make, tiny_gpt2_dir):
+    explorer = make(model="bundled", layer=5)
+    assert explorer.wait(60)
+    assert explorer.state.layer == 5 and explorer.state.refused == {}
+    explorer.state.model = str(tiny_gpt2_dir)
+    assert explorer.wait(60)
+    words = "This model has layers 0 to 2: layer 2 is shown instead of 5."
+    assert explorer.state.layer == 2 == explorer.activations.layer
+    assert explorer.state.refused == {"layer": words}
+    (controls,) = [view for view in explorer._views if view.name == "controls"]
+    assert controls.source.layer_words.value == f"⚠ {words}"
+    explorer.state.model = "bundled"  # as a model that is fetched takes the place of the one shown meanwhile
+    assert explorer.wait(60)
+    assert explorer.state.layer == 5 and explorer.state.refused == {}
+    explorer.state.model = str(tiny_gpt2_dir)
+    assert explorer.wait(60)
+    assert explorer.state.refused == {"layer": words}
+    explorer.state.layer = 1
+    assert explorer.wait(60)
+    assert explorer.state.refused == {} and controls.source.layer_words.value == "after block 1"
+
+
+def test_an_empty_text_says_what_is_missing_and_shows_that_nothing_is_read(make):
+    explorer = make("")
     assert explorer.wait(30)
-    assert explorer.state.layer == 2
+    assert explorer.status.startswith("Type some text first (it has 0 tokens).")
+    assert explorer.activations is None and explorer.features is None
+    (tokens,) = [view for view in explorer._views if view.name == "tokens"]
+    assert tokens.widget.empty == "No text has been read yet. Type one above and press Read."
+    assert tokens.widget.labels == [] and "Type some text first" in tokens.widget.fault
+    explorer.read("some text")
+    assert explorer.wait(30)
+    assert tokens.widget.empty == "" == tokens.widget.fault and tokens.widget.labels
+
+
+def test_a_feature_gets_a_name_and_loses_it(make):
+    explorer = make()
+    explorer.train(blocking=True)
+    explorer.name_feature(np.int64(3), "vowels\nand more")
+    explorer.name_feature(23, "the last")
+    assert explorer.state.feature_names == {3: "vowels and more", 23: "the last"}
+    assert all(type(feature) is int for feature in explorer.state.feature_names)
+    explorer.name_feature(3, "")
+    assert explorer.state.feature_names == {23: "the last"}
+
+
+@pytest.mark.parametrize(
+    ("feature", "name", "error", "words"),
+    [
+        ("x", "y", TypeError, "feature must be a whole number, got 'x'"),
+        (True, "y", TypeError, "feature must be a whole number, got True"),
+        (1.5, "y", TypeError, "feature must be a whole number, got 1.5"),
+        (3, 5, TypeError, "name must be a string, got 5"),
+        (3, None, TypeError, "name must be a string, got None"),
+        (24, "y", ValueError, "feature must be between 0 and 23, got 24"),
+        (-1, "y", ValueError, "feature must be between 0 and 23, got -1"),
+    ],
+)
+def test_what_is_no_feature_or_no_name_is_refused(make, feature, name, error, words):
+    explorer = make()
+    assert explorer.wait(30)
+    explorer.state.features = features(24)
+    with pytest.raises(error, match=words):
+        explorer.name_feature(feature, name)
+    assert explorer.state.feature_names == {}
+
+
+@pytest.mark.parametrize("feature", ["3", 1.5, True])
+def test_a_selection_that_is_no_number_is_refused(make, feature):
+    explorer = make()
+    with pytest.raises(TypeError, match=f"selected_feature must be a whole number, got {feature!r}"):
+        explorer.selected_feature = feature
 
 
 def test_the_preset_is_the_one_of_the_form(sae_widget_home):
@@ -219,7 +304,7 @@ def rerun(monkeypatch, make, times):
     """Construct explorers as one notebook cell that is run again and again."""
     references = []
     for n in range(times):
-        monkeypatch.setattr(explorer_module, "_cell_and_run", lambda n=n: ("cell:one", f"run {n}"))
+        monkeypatch.setattr(cells, "cell_and_run", lambda n=n: ("cell:one", f"run {n}"))
         explorer = SuperpositionExplorer("a text", **make)
         assert explorer.wait(60)
         references.append(weakref.ref(explorer))
@@ -243,11 +328,11 @@ def test_running_a_cell_again_frees_the_old_explorer(monkeypatch, tiny_gpt2_dir,
 
 
 def test_two_explorers_of_one_run_stay(monkeypatch, make):
-    monkeypatch.setattr(explorer_module, "_cell_and_run", lambda: ("cell:two", "run 1"))
+    monkeypatch.setattr(cells, "cell_and_run", lambda: ("cell:two", "run 1"))
     one, two = make(), make()
     assert one.wait(30)
     assert two.wait(30)
-    monkeypatch.setattr(explorer_module, "_cell_and_run", lambda: ("cell:two", "run 2"))
+    monkeypatch.setattr(cells, "cell_and_run", lambda: ("cell:two", "run 2"))
     three = make()
     for old in (one, two):
         with pytest.raises(RuntimeError):

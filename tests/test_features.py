@@ -16,6 +16,7 @@ from sae_widget.features import (
     top_contexts,
 )
 from sae_widget.sae.standard import StandardSAE
+from tests import hand_made
 
 # Two dimensions, three features: x0, x1 and a feature that never fires.
 SAE = StandardSAE(
@@ -197,3 +198,12 @@ def test_a_feature_that_there_is_not_is_refused(feature, error, words):
         with pytest.raises(error, match=words):
             use()
     assert top_contexts(SAE, activations(), np.int64(1)) == top_contexts(SAE, activations(), 1)
+
+
+def test_records_are_shown_in_one_line():
+    shown = hand_made.features()
+    assert repr(shown) == "Features(150 features, by hand, 4 tokens)"
+    assert repr(hand_made.features(prompt=False)) == "Features(150 features, by hand, no text)"
+    assert repr(shown.prompt) == "PromptFeatures(4 tokens, 150 features, 3 firings)"
+    numbers = "explained variance 0.750, l0 15.8, 10 dead"
+    assert repr(shown.stats) == f"FeatureStats(150 features on 30,000 tokens: {numbers})"

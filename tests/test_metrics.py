@@ -16,16 +16,14 @@ def test_explained_variance_of_a_perfect_a_mean_and_a_worse_reconstruction():
     assert math.isnan(explained_variance(torch.ones(3, 2), torch.zeros(3, 2)))
 
 
-@pytest.mark.parametrize(
-    ("x", "out", "error", "words"),
-    [
-        (torch.ones(5, 3), torch.ones(4, 3), ValueError, r"sae_out must be \[5, 3\] like x, got shape \[4, 3\]"),
-        (torch.ones(5, 3), torch.ones(3), ValueError, r"sae_out must be \[5, 3\] like x, got shape \[3\]"),
-        (torch.ones(3), torch.ones(3), ValueError, r"x must be \[pos, d_in\], got shape \[3\]"),
-        ([[1.0]], torch.ones(1, 1), TypeError, "x must be a torch tensor, got list"),
-        (torch.ones(1, 1), None, TypeError, "sae_out must be a torch tensor, got NoneType"),
-    ],
-)
-def test_shapes_that_do_not_fit_are_named(x, out, error, words):
-    with pytest.raises(error, match=words):
-        explained_variance(x, out)
+@pytest.mark.parametrize("shape", [(3,), (2, 2), (3, 2), (1, 3)])
+def test_a_reconstruction_of_another_shape_is_refused_and_not_broadcast(shape):
+    with pytest.raises(ValueError, match=r"must both be \[pos, d_in\], got \[2, 3\] and \["):
+        explained_variance(torch.ones(2, 3), torch.zeros(shape))
+
+
+def test_what_is_no_tensor_is_refused():
+    with pytest.raises(TypeError, match="x must be a torch tensor, got list"):
+        explained_variance([[1.0]], torch.ones(1, 1))
+    with pytest.raises(TypeError, match="sae_out must be a torch tensor, got NoneType"):
+        explained_variance(torch.ones(1, 1), None)

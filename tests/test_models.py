@@ -45,6 +45,24 @@ def refusal_of(name: Any) -> str:
     return sentence
 
 
+def test_blocks_are_known_from_the_config_alone(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "model.safetensors").unlink()
+    assert models.known_blocks(str(folder)) == 3
+    assert models.known_blocks("bundled") == 6
+    monkeypatch.setattr(models.hub, "cached_snapshot", lambda repo: folder if repo == "gpt2" else None)
+    assert models.known_blocks("auto") == models.known_blocks("gpt2") == 3
+    for name in ("gpt2-xl", "", "no/such/model", "\0", "~nobody-of-this-name/x", str(tmp_path / "missing")):
+        assert models.known_blocks(name) is None
+    change_json(folder / "config.json", n_layer="many")
+    assert models.known_blocks(str(folder)) is None
+
+
+def test_an_empty_name_is_not_the_working_directory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    for name in ("", "  "):
+        assert "is neither 'bundled', nor a directory, nor a name on the hub" in refusal_of(name)
+
+
 def test_a_directory_is_a_model(folder: Path) -> None:
     model = load_model(folder)
     assert (model.name, model.label) == (str(folder), "my-model")
@@ -56,6 +74,7 @@ def test_a_directory_is_a_model(folder: Path) -> None:
         256,
     )
     assert model.device == "cpu"
+    assert repr(model) == f"LanguageModel({str(folder)!r}, 3 blocks, d_in=32, vocab_size=257)"
     assert not model.network.training
     assert not any(parameter.requires_grad for parameter in model.network.parameters())
 

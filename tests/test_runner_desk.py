@@ -47,7 +47,7 @@ def test_the_corpus_is_read_once_for_a_place(desk):
 
 def test_statistics_while_training_and_at_the_end(desk):
     list(desk.read_training_data("documentation", 300, ""))
-    trainer = desk.start_training(TrainConfig(d_sae=16, k=2, steps=5, batch_size=32))
+    trainer = desk.start_training(TrainConfig(d_sae=16, k=2, steps=5, batch_size=32), "a run")
     for _ in trainer.run():
         pass
     shown = desk.show_training(final=True)
@@ -64,8 +64,8 @@ def test_statistics_while_training_and_at_the_end(desk):
 def test_an_sae_of_another_place_is_refused_with_both_names(desk):
     other = an_sae(model_name="gpt2", layer=5, hook_name="mlp_out")
     with pytest.raises(ValueError, match=r"trained on gpt2 mlp_out 5, the explorer reads .* resid_pre 1"):
-        desk.open(other, None, "a file")
+        desk.open(other, None, "a file", "its key")
     with pytest.raises(ValueError, match="reads 7 dimensions, after block 1 has 32"):
-        desk.open(an_sae(d_in=7), None, "a file")
-    desk.open(an_sae(), None, "a file")
+        desk.open(an_sae(d_in=7), None, "a file", "its key")
+    desk.open(an_sae(), None, "a file", "its key")
     assert desk.features().source == "a file"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from importlib import import_module
@@ -141,6 +142,24 @@ def test_a_second_interrupt_is_raised_and_nothing_half_is_left(start, monkeypatc
     assert runner.wait(30)
     assert state.status.message.startswith(f"Stopped at step {runner.desk.trainer.step:,}.")
     assert load_run(saved_runs()[0].path)[0].metadata["training"]["steps"] == runner.desk.trainer.step
+
+
+def test_an_interrupt_while_the_waiting_looks_stops_the_training_too(start, monkeypatch):
+    state, runner = start(settings=ENDLESS)
+    begin(state, runner)
+    left = [True]
+
+    def looking(_loop):
+        if threading.current_thread() is threading.main_thread() and left:
+            left.pop()
+            signal.raise_signal(signal.SIGINT)
+        return looked.fget(runner)
+
+    looked = loop.Loop.idle
+    monkeypatch.setattr(loop.Loop, "idle", property(looking))
+    assert runner.wait(30)
+    assert not left
+    assert state.status.message.startswith(f"Stopped at step {runner.desk.trainer.step:,}.")
 
 
 def test_main_thread_worker_and_two_at_once_give_the_same(start):

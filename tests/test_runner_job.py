@@ -1,10 +1,13 @@
 """A training as pieces of work: what Stop, Pause and a fault find, also while the corpus is still read (F16, F21)."""
 
 import threading
+import time
+from types import SimpleNamespace
 
 import pytest
 
 from sae_widget.autosave import saved_runs
+from sae_widget.runner.job import _goal
 from tests.running import ENDLESS, QUICK, begin, train, until, weights
 
 
@@ -110,6 +113,22 @@ def test_a_pause_while_the_corpus_is_read_waits_and_settings_still_change(start,
     assert len(state.history) == 40
 
 
+def test_a_place_that_is_changed_while_the_corpus_is_read_is_told_to_wait(start, held):
+    hold, _ = held
+    state, runner = start()
+    hold(runner)
+    runner.command("train")
+    until(lambda: state.status.message.startswith("Reading the corpus: 100"))
+    state.layer = 1
+    until(lambda: state.status.trouble)
+    time.sleep(0.4)  # long enough to be read, whatever the reading says meanwhile
+    assert "text or layer changes when the training has stopped: stop it first." in state.status.message
+    assert state.status.phase == "reading"
+    runner.command("stop")
+    assert runner.wait(30)
+    assert runner.desk.layer == state.activations.layer == 1
+
+
 def test_stop_and_pause_name_the_step_that_was_reached(start):
     state, runner = start(settings=ENDLESS)
     begin(state, runner)
@@ -146,6 +165,20 @@ def test_what_was_changed_during_a_training_is_acted_on_after_it(start, tiny_gpt
     assert runner.wait(60)
     assert state.language_model.name == f"{tiny_gpt2_dir}/."
     assert state.status.phase == "ready"
+
+
+@pytest.mark.parametrize(
+    ("step", "planned", "steps", "goal"),
+    [
+        (60, 60, 60, 120),  # as many again
+        (30, 60, 60, 60),  # what was stopped goes on to its end
+        (30, 60, 90, 90),  # which may have been moved
+        (100, 120, 60, 120),  # stopped the second time round
+    ],
+)
+def test_where_a_training_that_goes_on_ends(step, planned, steps, goal):
+    trainer = SimpleNamespace(step=step, config=SimpleNamespace(steps=planned))
+    assert _goal(trainer, steps) == goal
 
 
 def test_statistics_are_of_the_corpus_that_was_trained_on(start):

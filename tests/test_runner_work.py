@@ -7,6 +7,7 @@ import psutil
 import pytest
 import torch
 
+from sae_widget.activations.base import ModelLoadError
 from sae_widget.autosave import saved_runs
 from sae_widget.config import TrainConfig
 from sae_widget.features import feature_stats
@@ -342,6 +343,31 @@ def test_a_model_that_does_not_exist_keeps_the_one_that_is_there(start, tmp_path
     assert state.language_model is before
     assert state.status.trouble
     assert f"Showing {before.label}" in state.status.message
+
+
+def test_a_download_is_shown_as_it_comes_and_can_be_cancelled(start, monkeypatch):
+    """F46"""
+    state, runner = start()
+    before, more = state.language_model, threading.Event()
+
+    def slow(name, *, progress, cancel):
+        progress(100_000_000, 548_000_000)
+        more.wait(20)
+        progress(300_000_000, 548_000_000)
+        cancel.wait(20)
+        raise ModelLoadError(f"Loading {name} was cancelled.")
+
+    monkeypatch.setattr("sae_widget.runner.loading.load_model", slow)
+    state.model = "gpt2"
+    until(lambda: state.status.message == "Loading gpt2: 100 MB of 548")
+    assert state.status.phase == "loading"
+    assert "cancel" in state.offers
+    more.set()
+    until(lambda: state.status.message == "Loading gpt2: 300 MB of 548")
+    runner.command("cancel")
+    assert runner.wait(30)
+    assert state.status.message == f"Loading gpt2 was cancelled. Showing {before.label}."
+    assert state.language_model is before
 
 
 def test_the_original_tutorial_trains_on_the_text_alone(start):

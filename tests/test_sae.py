@@ -96,6 +96,12 @@ def test_an_architecture_without_a_training_rule_is_refused(monkeypatch: pytest.
 
 
 @every_architecture
+def test_it_is_shown_in_one_line(name: str) -> None:
+    own = "".join(f", {field}={value}" for field, value in EXTRA[name].items())
+    assert repr(random_sae(name)) == f"{REGISTRY[name].__name__}(d_in=6, d_sae=10{own})"
+
+
+@every_architecture
 def test_shapes(name: str) -> None:
     sae, x = random_sae(name), torch.randn(5, 6, generator=torch.Generator().manual_seed(2))
     assert (sae.d_in, sae.d_sae) == (6, 10)

@@ -18,8 +18,7 @@ import pytest
 import torch
 from ipywidgets.widgets import widget as widget_module
 
-from sae_widget import SuperpositionExplorer
-from sae_widget import explorer as explorer_module
+from sae_widget import SuperpositionExplorer, cells
 from sae_widget.config import TrainConfig
 from sae_widget.runner import Runner
 from sae_widget.state import ExplorerState
@@ -74,7 +73,7 @@ def test_a_hundred_runs_of_one_cell_leave_nothing(tiny_gpt2_dir, sae_widget_home
     given = {"model": str(tiny_gpt2_dir), "layer": 1, "d_sae": 24, "k": 4}
     references, resident, widgets, threads = [], 0, 0, 0
     for n in range(100):
-        monkeypatch.setattr(explorer_module, "_cell_and_run", lambda n=n: ("cell:soak", f"run {n}"))
+        monkeypatch.setattr(cells, "cell_and_run", lambda n=n: ("cell:soak", f"run {n}"))
         explorer = SuperpositionExplorer("a text", **given)
         assert explorer.wait(60)
         references.append(weakref.ref(explorer))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 import time
 from typing import Any
 
@@ -143,6 +145,28 @@ def test_typed_special_token_stays_text_unless_asked_for(tiny_gpt2: Any) -> None
     assert spans.tolist() == [[0, 1], [1, 14], [14, 15]]
     _, again, _ = encode_text(tokenizer, "a<|endoftext|>b")
     assert again.tolist() == plain.tolist()
+
+
+def test_two_readers_of_one_tokenizer_keep_their_own_choice(tiny_gpt2: Any) -> None:
+    """F07, F34: the tokenizer itself remembers whether special tokens are read."""
+    text, wrong = "<|endoftext|>" * 40, []
+
+    def read(special: bool, length: int) -> None:
+        for _ in range(300):
+            if len(encode_text(tiny_gpt2.tokenizer, text, special_tokens=special)[1]) != length:
+                wrong.append(special)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        threads = [threading.Thread(target=read, args=case) for case in ((True, 40), (False, 520))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert wrong == []
 
 
 def test_labels_of_special_and_unknown_ids(tiny_gpt2: Any) -> None:

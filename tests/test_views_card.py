@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -65,7 +67,15 @@ def test_contexts_and_neighbours_come_with_the_card(view, state):
     assert context["labels"][context["centre"]] == "t20" and context["acts"][context["centre"]] == 8.0
 
 
-@pytest.mark.parametrize("late", [card(feature=3), card(feature=7, version=0)])
+def test_examples_of_the_same_sae_some_steps_ago_stay_and_say_so(view, state):
+    state.selected = 7
+    state.card = card(feature=7, version=0)
+    assert len(view.body.data["contexts"]) == 1 and "trained on since" in view.body.data["older"]
+    state.card = card(feature=7)
+    assert view.body.data["older"] == ""
+
+
+@pytest.mark.parametrize("late", [card(feature=3), replace(card(feature=7), key="another SAE")])
 def test_a_card_of_another_feature_or_another_sae_is_not_shown(view, state, late):
     state.selected = 7
     state.card = late

@@ -264,6 +264,20 @@ def test_layer_in_words(form, state):
     assert form.source.layer_words.value == ""
 
 
+def test_a_smaller_model_leaves_the_layer_to_the_explorer(form, state):
+    state.layer = 5
+    assert form.source.layer.value == 5
+    state.language_model = language_model(n_layer=3)
+    assert state.layer == 5 and (form.source.layer.max, form.source.layer.value) == (2, 2)
+    state.language_model = language_model()
+    assert state.layer == 5 and (form.source.layer.max, form.source.layer.value) == (5, 5)
+
+
+def test_why_the_layer_was_changed_stands_beside_it(form, state):
+    state.refused = {"layer": "This model has layers 0 to 5: layer 5 is shown instead of 9."}
+    assert form.source.layer_words.value == f"⚠ {state.refused['layer']}" == form.source.layer_words.tooltip
+
+
 def test_every_hook_has_words():
     assert set(HOOK_WORDS) == set(HOOK_NAMES)
 

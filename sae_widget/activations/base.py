@@ -52,6 +52,8 @@ class LanguageModel:
 
     ``name`` is what ``load_model`` was asked for (``"bundled"``, ``"gpt2"``, a path), ``label`` what a person
     sees. ``network`` is the transformers module with its head, in eval mode, on ``device``.
+    ``d_in`` is the width of the residual stream, ``n_layer`` the number of blocks, ``n_positions`` the most tokens that
+    are read at once, ``bos_id`` the start token (None where there is none).
     """
 
     name: str
@@ -66,6 +68,9 @@ class LanguageModel:
     bos_id: int | None
     device: str = "cpu"
 
+    def __repr__(self) -> str:
+        return f"LanguageModel({self.name!r}, {self.n_layer} blocks, d_in={self.d_in}, vocab_size={self.vocab_size})"
+
 
 @dataclass(frozen=True, eq=False)
 class Activations:
@@ -73,7 +78,7 @@ class Activations:
 
     Rows run text by text and window by window; a text longer than the context is cut into windows, and
     ``position`` counts from 0 in each window. With a start token, row and position 0 of each window is that
-    token, with the empty span.
+    token, with the empty span. ``values`` are as the model has them, not scaled.
     """
 
     values: torch.Tensor  # [n_tokens, d_in] float32
@@ -98,9 +103,13 @@ class Activations:
         """Width of a row."""
         return int(self.values.shape[1])
 
+    def __repr__(self) -> str:
+        place = f"{self.hook_name} of layer {self.layer} of {self.model_name!r}"
+        return f"Activations({self.n_tokens:,} tokens, d_in={self.d_in}, {place})"
+
 
 def check_site(layer: int, hook_name: str, n_layer: int) -> None:
-    """Raise ``ValueError``/``TypeError`` unless the model has this read point."""
+    """Refuse a read point that the model does not have; arguments and errors are those of ``layer_name``."""
     if hook_name not in HOOK_NAMES:
         raise ValueError(f"hook_name must be one of {', '.join(HOOK_NAMES)}, got {hook_name!r}")
     if isinstance(layer, bool) or not isinstance(layer, int):
@@ -113,6 +122,15 @@ def layer_name(layer: int, hook_name: str, n_layer: int) -> str:
     """The read point in words; blocks are counted from 1 as in ``hidden_states[i]`` = "after block i".
 
     ``resid_pre`` of layer L and ``resid_post`` of layer L - 1 are the same place and have the same name.
+
+    Args:
+        layer: block, from 0.
+        hook_name: one of ``HOOK_NAMES``.
+        n_layer: number of blocks of the model.
+
+    Raises:
+        TypeError: a layer that is no whole number.
+        ValueError: a place that the model does not have.
     """
     check_site(layer, hook_name, n_layer)
     block = layer + 1

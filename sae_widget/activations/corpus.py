@@ -33,15 +33,25 @@ def corpus_texts(name_or_path: str | Path) -> list[str]:
         from pydoc_data.topics import topics
 
         return [passage for name in sorted(topics) for passage in _passages(topics[name])]
-    path = Path(name_or_path).expanduser()
-    texts = [passage for file in _files(path) for passage in _passages(_read(file))]
+    texts = [passage for file in corpus_files(name_or_path) for passage in _passages(_read(file))]
     if not texts:
-        raise ValueError(f"{path} has no text in it. Choose another corpus.")
+        raise ValueError(f"{Path(name_or_path).expanduser()} has no text in it. Choose another corpus.")
     return texts
 
 
-def _files(path: Path) -> list[Path]:
+def corpus_files(name_or_path: str | Path) -> list[Path]:
+    """The files of a corpus in the order in which they are read; none for ``"documentation"``. Reads nothing.
+
+    Raises:
+        ValueError: nothing is there that could be read.
+    """
+    if name_or_path == "documentation":
+        return []
+    if not str(name_or_path).strip():  # to pathlib it is the working directory
+        raise ValueError("corpus must be 'documentation', a text file or a folder of .txt files, got ''.")
+    path = Path(name_or_path)
     try:
+        path = path.expanduser()
         if path.is_dir():
             files = sorted(file for file in path.glob("*.txt") if file.is_file())
             if not files:
@@ -50,8 +60,8 @@ def _files(path: Path) -> list[Path]:
         if path.is_file():
             return [path]
         exists = path.exists()
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except (OSError, RuntimeError) as error:  # RuntimeError: "~" of a person who is not known here
+        raise ValueError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
     if exists:
         raise ValueError(f"{path} is neither a file nor a folder.")
     raise ValueError(f"there is no corpus {str(path)!r}: give 'documentation', a text file or a folder of .txt files.")

@@ -95,6 +95,11 @@ def encode_text(tokenizer: Any, text: str, special_tokens: bool = False) -> tupl
     Tokens that are bytes of one character all have that character's span. A tokenizer that normalises its
     input (Pythia's: NFC) gets the text normalised beforehand, so that spans and bytes are of what it read.
 
+    Args:
+        tokenizer: a fast ``transformers`` tokenizer.
+        text: what is read.
+        special_tokens: read ``<|endoftext|>`` in it as the special token instead of as plain text.
+
     Returns:
         The text as it was read; ids ``[n]`` int64; spans ``[n, 2]`` int64.
     """

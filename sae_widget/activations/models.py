@@ -70,8 +70,32 @@ def load_model(
         ) from error
 
 
+def known_blocks(name: str) -> int | None:
+    """Number of blocks of a model that is on this machine, from its ``config.json`` alone.
+
+    Args:
+        name: as ``load_model`` takes it, or ``"auto"``: GPT-2 when it is in the hub's cache, else the bundled model.
+
+    Returns:
+        The number, or None where only loading can tell it; what is wrong with a model is said there as well.
+    """
+    try:
+        if name == "auto":
+            folder = hub.cached_snapshot("gpt2") or bundled_folder()
+        elif name == "bundled":
+            folder = bundled_folder()
+        else:
+            found = _local_folder(name) or hub.cached_snapshot(hub.check_repo(name))
+            if found is None:
+                return None
+            folder = found
+        return check_config(read_config(folder / "config.json", name), name)[1].n_layer
+    except ModelLoadError:
+        return None
+
+
 def bundled_folder() -> Path:
-    """Where the bundled model lies inside the installed package."""
+    """Where the bundled model lies inside the installed package; ``ModelLoadError`` when it is missing."""
     folder = Path(str(importlib.resources.files("sae_widget"))) / "bundled" / "model"
     if not (folder / "config.json").is_file():
         raise ModelLoadError("The bundled model is missing from this installation. Install sae_widget again.")
@@ -81,6 +105,8 @@ def bundled_folder() -> Path:
 def _local_folder(name_or_path: str | Path) -> Path | None:
     """The directory that is meant, or ``None`` for a name on the hub."""
     name = str(name_or_path)
+    if not name.strip():
+        return None  # to pathlib it is the working directory
     is_path = isinstance(name_or_path, Path) or name.startswith((".", "/", "~")) or "\\" in name
     is_path = is_path or name.count("/") > 1 or Path(name).is_absolute()
     try:

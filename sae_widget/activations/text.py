@@ -96,6 +96,10 @@ def token_labels(tokenizer: Any, ids: Sequence[int]) -> tuple[str, ...]:
 
     Spaces are "·", newlines "↵", tabs "→"; bytes that are part of a character "<F0 9F>"; control, invisible
     and direction characters "<U+202E>"; an id without text "<id 50300>".
+
+    Args:
+        tokenizer: as in ``token_bytes``.
+        ids: token ids.
     """
     ids = [int(i) for i in ids]
     unique = list(dict.fromkeys(ids))

@@ -59,7 +59,7 @@ def pickle_sentence(label: str) -> str:
 
 
 def shard_names(index: Path, label: str) -> list[str]:
-    """The plain file names that ``model.safetensors.index.json`` lists."""
+    """The plain file names that ``model.safetensors.index.json`` lists; ``ModelLoadError`` unless they are sound."""
     try:
         weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         names = sorted(set(weight_map.values()))

@@ -41,6 +41,7 @@ class Shown:
     stats: FeatureStats | None
     source: str
     skip_first: bool = True
+    key: str = ""  # which SAE it is: the same through its whole training, another for every other
 
 
 class Desk:
@@ -57,6 +58,7 @@ class Desk:
         self._trainer_site: Any = None
         self._trained: dict[Any, Shown] = {}
         self._shown: Shown | None = None
+        self.run = ""  # the name of the trainer's run
         self._version = 0
 
     @property
@@ -105,7 +107,7 @@ class Desk:
         Yields:
             Tokens read so far.
         """
-        key = (self.site, self.prepend_bos, corpus, text if corpus == "text" else n_tokens)
+        key = self._key_of(corpus, n_tokens, text)
         if self.corpus is not None and self._corpus_key == key:
             return
         if self.model is None:
@@ -127,8 +129,21 @@ class Desk:
             yield n_read
         self.corpus, self._corpus_key = concatenate(parts), key
 
-    def start_training(self, config: TrainConfig) -> Trainer:
-        """A fresh trainer on the corpus.
+    def has_examples(self, corpus: str, n_tokens: int, text: str) -> bool:
+        """Whether texts are there, read at this place, in which to look for a feature of the SAE on show."""
+        return self.can_continue or (
+            self.corpus is not None and self._corpus_key == self._key_of(corpus, n_tokens, text)
+        )
+
+    def _key_of(self, corpus: str, n_tokens: int, text: str) -> Any:
+        return (self.site, self.prepend_bos, corpus, text if corpus == "text" else n_tokens)
+
+    def drop_corpus(self) -> None:
+        """Let go of a corpus that is not the one that was asked for."""
+        self.corpus = self._corpus_key = None
+
+    def start_training(self, config: TrainConfig, run: str) -> Trainer:
+        """A fresh trainer on the corpus, for a run of this name.
 
         Raises:
             ValueError: when the memory does not suffice or there are too few activations.
@@ -144,7 +159,7 @@ class Desk:
             "skip_first": config.skip_first,
         }
         self.trainer = Trainer(self.corpus.values, self.corpus.position, config, metadata=metadata)
-        self._trainer_site, self._trained_on = self.site, self.corpus
+        self._trainer_site, self._trained_on, self.run = self.site, self.corpus, run
         return self.trainer
 
     @property
@@ -161,17 +176,17 @@ class Desk:
             values, position = values[:SAMPLE], position[:SAMPLE]
         stats = feature_stats(sae, values, position, skip_first=skip)
         words = f"your SAE, {self.site_words}, step {self.trainer.step:,}"
-        return self.show(sae, stats, words, skip_first=skip, keep=final)
+        return self.show(Shown(sae, stats, words, skip, self.run), keep=final)
 
-    def show(self, sae: SAE, stats: FeatureStats | None, source: str, *, skip_first: bool, keep: bool) -> Shown:
+    def show(self, shown: Shown, *, keep: bool) -> Shown:
         """Put an SAE on show; ``keep`` remembers it for this site."""
-        self._shown = Shown(sae, stats, source, skip_first)
+        self._shown = shown
         if keep:
             self._trained[self.site] = self._shown
         return self._shown
 
-    def open(self, sae: SAE, stats: FeatureStats | None, source: str) -> None:
-        """Show an SAE from a file.
+    def open(self, sae: SAE, stats: FeatureStats | None, source: str, key: str) -> None:
+        """Show an SAE from a file; ``key`` says which one it is.
 
         Raises:
             ValueError: when it was trained at another place, naming both.
@@ -182,7 +197,7 @@ class Desk:
             raise ValueError(f"this SAE was trained on {there}, the explorer reads {here}")
         if self.prompt is not None and self.prompt.d_in != sae.d_in:
             raise ValueError(f"this SAE reads {sae.d_in} dimensions, {self.site_words} has {self.prompt.d_in}")
-        self.show(sae, stats, source, skip_first=bool(sae.metadata.get("skip_first", True)), keep=True)
+        self.show(Shown(sae, stats, source, bool(sae.metadata.get("skip_first", True)), key), keep=True)
 
     def forget_training(self) -> None:
         """Go back to the SAE that the site had before anything was trained."""
@@ -199,17 +214,18 @@ class Desk:
             raise ValueError(f"the SAE reads {shown.sae.d_in} dimensions, {self.site_words} has {self.prompt.d_in}")
         prompt = None if self.prompt is None else prompt_features(shown.sae, self.prompt, skip_first=shown.skip_first)
         self._version += 1
-        return Features(shown.sae, shown.stats, prompt, shown.source, self._version)
+        return Features(shown.sae, shown.stats, prompt, shown.source, self._version, shown.key)
 
     def card(self, feature: int) -> FeatureCardData:
-        """Contexts and neighbours of one feature of the SAE on show."""
+        """Neighbours of one feature of the SAE on show, and its contexts where ``has_examples``."""
+        corpus = self._trained_on if self.can_continue else self.corpus
         assert self._shown is not None
         sae = self._shown.sae
-        contexts = () if self.corpus is None else top_contexts(sae, self.corpus, feature)
-        return FeatureCardData(feature, contexts, neighbours(sae, feature), self._version)
+        contexts = None if corpus is None else top_contexts(sae, corpus, feature)
+        return FeatureCardData(feature, contexts, neighbours(sae, feature), self._version, self._shown.key)
 
     def _bundled(self) -> Shown | None:
         if self.model is None or self.model.name != "bundled":
             return None
         found = bundled_sae(self.layer, self.hook_name, self.model.n_layer)
-        return found and Shown(*found, f"the bundled SAE, {self.site_words}")
+        return found and Shown(*found, f"the bundled SAE, {self.site_words}", key=f"bundled, {self.site_words}")

@@ -37,7 +37,7 @@ class TrainingLoop(Loop):
     def __init__(self, state: ExplorerState, *, polled: bool = False) -> None:
         self.desk = Desk()
         self._history: History | None = None
-        self._run = self._unsaved = ""
+        self._unsaved = ""
         self._began = False  # whether the job has a trainer of its own; while it reads, the desk holds the last run's
         self._halved = False
         super().__init__(state, polled=polled)
@@ -52,6 +52,7 @@ class TrainingLoop(Loop):
             self._job, self._paused = self._training(go_on=True), True  # the old one ended with its exception
             self._show_training(final=False)
             self._say("paused", str(fault), trouble=True)
+            self._fault(str(fault), "chart")
             return
         self._job = None
 
@@ -61,16 +62,19 @@ class TrainingLoop(Loop):
         if not go_on:
             self._say("reading", "Reading the corpus", step=0, total=0)
             for n in self.desk.read_training_data(state.corpus, state.corpus_tokens, state.text):
-                self._say("reading", f"Reading the corpus: {n:,} tokens")
+                if not self._noticed():
+                    self._say("reading", f"Reading the corpus: {n:,} tokens")
                 yield
-            trainer = self.desk.start_training(state.settings)
-            self._run, self._history = run_name(), History()  # from here on it is another run
+            trainer = self.desk.start_training(state.settings, run_name())
+            self._history = History()  # from here on it is another run
             self._began, self._halved = True, False
             self.publisher.post(history=self._history)
+            self._look_for_examples()
         else:
             assert self.desk.trainer is not None
             trainer, self._began = self.desk.trainer, True
-            trainer.reconfigure(replace(state.settings, steps=_goal(trainer, state.settings.steps)))
+            config = trainer.config.with_live(state.settings)
+            trainer.reconfigure(replace(config, steps=_goal(trainer, state.settings.steps)))
         yield from self._steps(trainer)
         self._show_training(final=True)
         self._began = False
@@ -118,13 +122,17 @@ class TrainingLoop(Loop):
             words = f"Out of memory: nothing is lost, and it trains on with half the batch, {size:,} tokens."
             self._say("training", words, trouble=True)
 
+    def _noticed(self) -> bool:
+        """Whether a sentence about trouble stands that has not been there for long."""
+        return self._status.trouble and time.monotonic() < self._said_at + NOTICE
+
     def _progress(self, record: Any) -> None:
         trainer = self.desk.trainer
         if record is None or trainer is None:
             return
         rate, size = record.tokens_per_second, trainer.batch_size
         left = (trainer.config.steps - record.step) * size / rate if rate > 0 else 0.0
-        notice = self._status.trouble and time.monotonic() < self._said_at + NOTICE
+        notice = self._noticed()
         self._say(
             "training",
             self._status.message if notice else "Training",
@@ -148,7 +156,7 @@ class TrainingLoop(Loop):
         """Write the SAE to disk; a full disk is worth a sentence, not the end of the training."""
         self._unsaved = ""
         try:
-            autosave(sae, stats, trainer.config, self._run)
+            autosave(sae, stats, trainer.config, self.desk.run)
         except (OSError, SaeFileError) as fault:
             log.warning("autosave failed: %s", fault)
             self._unsaved = f" It could not be saved to disk ({fault}) and stays in memory: free some space."
@@ -157,12 +165,20 @@ class TrainingLoop(Loop):
     def _show_features(self) -> None:
         features = self.desk.features()
         self.publisher.post(features=features, history_tick=len(self._history or ()))
+        if self._job is None or self._paused:
+            self._look_for_examples()
+
+    def _look_for_examples(self) -> None:
+        """Make the card of the selected feature again."""
         with self._cond:
-            if self.state.selected is not None and self._job is None:
+            if self.state.selected is not None:
                 self._dirty["selected"] = time.monotonic()
 
     def _fail(self, fault: Exception) -> None:
+        pane = "chart" if self._began else "controls" if self._job is not None else ""
         super()._fail(fault)
+        if pane:
+            self._fault(self._status.message, pane)
         try:
             self._show_training(final=True)  # what was trained so far is good: each step is applied whole
         except Exception:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sae_widget.activations.base import ModelLoadError
 from sae_widget.runner.publisher import Publisher
 from sae_widget.state import COMMANDS, Status
+from sae_widget.training.interrupts import finish_first
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -31,7 +32,7 @@ class Loop:
     """One worker thread that looks at the inputs of a state and at a queue of commands.
 
     A subclass has a method ``_do_<name>`` for every command, and for ``model``, ``read``, ``settings``,
-    ``selected``, ``loaded`` and ``job``.
+    ``selected``, ``loaded``, ``progress`` and ``job``.
     """
 
     def __init__(self, state: ExplorerState, *, polled: bool = False) -> None:
@@ -49,6 +50,7 @@ class Loop:
         self._paused = False
         self._loading: ModelLoading | None = None
         self._status = Status()
+        self._faults: dict[str, str] = {}  # pane -> a sentence
         self._said_at = 0.0
         state.observe(self._on_input, names=["model", "selected", "settings", *READ_INPUTS])
         state.observe(self._on_command, names=["command"])
@@ -90,18 +92,23 @@ class Loop:
         """
         end = None if timeout is None else time.monotonic() + timeout
         interrupted = False
-        while not self._closed and not (self.idle and self.publisher.empty):
+        while True:
             try:
+                with finish_first():  # an interrupt while a lock is taken would leave it taken
+                    if self.publisher.polled:
+                        self.publisher.flush()
+                    done = self._closed or (self.idle and self.publisher.empty)
+                if done:
+                    break
                 if end is not None and time.monotonic() > end:
                     return False
-                if self.publisher.polled:
-                    self.publisher.flush()
                 time.sleep(0.02)
             except KeyboardInterrupt:
                 if interrupted:
                     raise
                 interrupted = True
-                self.command("stop")
+                with finish_first():
+                    self.command("stop")
         self.publisher.flush()
         return True
 
@@ -178,7 +185,7 @@ class Loop:
         if self._loading is not None and self._loading.done:
             return "loaded"
         now = time.monotonic()
-        for what in ("model", "read", "settings", "selected"):
+        for what in ("model", "read", "settings", "selected", "progress"):
             if what in self._dirty and self._dirty[what] <= now:
                 return what
         return "job" if self._job is not None and not self._paused else ""
@@ -200,7 +207,9 @@ class Loop:
         self._say("failed", f"{said} What was shown before is kept; change the setting and try again.", trouble=True)
 
     def _wake(self) -> None:
+        """The model that is being loaded has news: bytes that came, or its end."""
         with self._cond:
+            self._dirty["progress"] = 0.0
             self._cond.notify_all()
 
     def _say(self, phase: str, message: str, *, trouble: bool = False, **numbers: Any) -> None:
@@ -210,6 +219,14 @@ class Loop:
         if phase not in ("training", "paused", "ready"):
             self._status = replace(self._status, total=0)
         self.publisher.post(status=self._status)
+
+    def _fault(self, sentence: str, *panes: str) -> None:
+        """Show a sentence about trouble in the panes that it is about; an empty one takes theirs away."""
+        others = {pane: said for pane, said in self._faults.items() if pane not in panes}
+        faults = others | (dict.fromkeys(panes, sentence) if sentence else {})
+        if faults != self._faults:
+            self._faults = faults
+            self.publisher.post(faults=dict(faults))
 
     def _end_job(self) -> None:
         job, self._job, self._paused = self._job, None, False

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sae_widget.autosave import load_run, saved_runs
+from sae_widget.config import FIXED_SETTINGS
 from sae_widget.runner.job import TrainingLoop
 from sae_widget.runner.loading import ModelLoading
 from sae_widget.runner.loop import DEBOUNCE
@@ -14,6 +15,7 @@ from sae_widget.runner.threads import leave_one_core
 
 if TYPE_CHECKING:
     from sae_widget.autosave import SavedRun
+    from sae_widget.config import TrainConfig
     from sae_widget.state import ExplorerState
 
 
@@ -61,6 +63,10 @@ class Runner(TrainingLoop):
         self._say("ready", f"{loading.fault}{shown}", trouble=not loading.cancelled)
         self._offer("retry" if loading.remote else "")
 
+    def _do_progress(self) -> None:
+        if self._loading is not None and not self._loading.done:
+            self._say("loading", self._loading.words)
+
     def _do_retry(self) -> None:
         self._do_model()
 
@@ -89,13 +95,14 @@ class Runner(TrainingLoop):
             self.desk.read(state.text, state.layer, state.hook_name, prepend_bos=state.prepend_bos)
         except (ValueError, TypeError) as fault:
             message = f"{fault} The last text stays."
-            self.publisher.post(faults={"tokens": message})
+            self._fault(message, "tokens")
             self._say("ready", message, trouble=True)
             return
         except Exception:
-            self.publisher.post(faults={"tokens": "The text could not be read. The last one stays: read it again."})
+            self._fault("The text could not be read. The last one stays: read it again.", "tokens")
             raise
-        self.publisher.post(activations=self.desk.prompt, faults={})
+        self._fault("", "tokens")
+        self.publisher.post(activations=self.desk.prompt)
         self._show_features()
         self._say("ready", self._ready_words())
         self._offer()
@@ -105,20 +112,31 @@ class Runner(TrainingLoop):
         if trainer is None or not self._began:
             return  # what is still to begin takes the settings when it does
         try:
-            trainer.reconfigure(self.state.settings)
+            trainer.reconfigure(trainer.config.with_live(self.state.settings))
         except ValueError as fault:
             self._say(self._status.phase, f"{fault} The run goes on with its own.", trouble=True)
+            return
+        self._say_what_waits(trainer.config)
 
     def _do_selected(self) -> None:
         feature, shown = self.state.selected, self.desk.shown
         if feature is None or shown is None or not 0 <= feature < shown.sae.d_sae:
             return
-        if self.desk.corpus is None and self._job is None:
-            for _ in self.desk.read_training_data(self._example_corpus(), self.state.corpus_tokens, self.state.text):
-                if self._poked:  # a person is waiting for something else; the examples come after it
-                    with self._cond:
-                        self._dirty.setdefault("selected", time.monotonic() + DEBOUNCE)
-                    return
+        wanted = self._example_corpus(), self.state.corpus_tokens, self.state.text
+        if not self.desk.has_examples(*wanted):
+            if self._job is not None:
+                return  # it is reading what will serve here too
+            try:
+                for _ in self.desk.read_training_data(*wanted):
+                    if self._poked:  # a person is waiting for something else; the examples come after it
+                        with self._cond:
+                            self._dirty.setdefault("selected", time.monotonic() + DEBOUNCE)
+                        return
+            except (ValueError, OSError) as fault:
+                self.desk.drop_corpus()
+                self._fault(f"No examples can be shown: {fault}", "card")
+        if self.desk.has_examples(*wanted):
+            self._fault("", "card")
         self.publisher.post(card=self.desk.card(feature))
 
     def _do_train(self) -> None:
@@ -131,6 +149,7 @@ class Runner(TrainingLoop):
         if not self._read_where_the_form_says():
             return
         self._paused = False
+        self._fault("", "controls", "chart")
         self._job = self._training()
 
     def _do_pause(self) -> None:
@@ -144,11 +163,14 @@ class Runner(TrainingLoop):
         self._say("paused", f"Paused {where}. Resume goes on as if nothing had happened.", step=step)
 
     def _do_resume(self) -> None:
+        self._fault("", "controls", "chart")
         if self._job is not None and self._paused:
             self._paused = False
             self._say(*(("training", "Training") if self._began else ("reading", "Reading the corpus")))
-        elif self._job is None and self.desk.can_continue:
+        elif self._job is None and self.desk.can_continue and self.desk.trainer is not None:
             self._job = self._training(go_on=True)
+            self._say("training", "Training")
+            self._say_what_waits(self.desk.trainer.config)
         else:
             self._say(self._status.phase, "Nothing to resume: press Train.")
 
@@ -172,7 +194,9 @@ class Runner(TrainingLoop):
         self._history = None
         self.publisher.post(history=None, card=None)
         self._show_features()
-        self._say("ready", "Back to the start. The trained SAE is saved: Restore brings it back.")
+        self._offer()
+        saved = " The trained SAE is saved: Restore brings it back." if self._saved_here() else ""
+        self._say("ready", f"Back to the start.{saved}")
 
     def _do_restore(self) -> None:
         if self._training_is_on("SAE that is shown"):
@@ -183,7 +207,7 @@ class Runner(TrainingLoop):
             return
         sae, stats = load_run(runs[0].path)
         when = time.strftime("%d %b %H:%M", time.localtime(runs[0].saved))
-        self.desk.open(sae, stats, f"your saved SAE of {when}, {self.desk.site_words}")
+        self.desk.open(sae, stats, f"your saved SAE of {when}, {self.desk.site_words}", runs[0].path.name)
         self._show_features()
         self._say("ready", f"Restored the SAE of {when}.")
 
@@ -191,9 +215,18 @@ class Runner(TrainingLoop):
         if self._training_is_on("SAE that is shown"):
             return
         sae, stats = load_run(self._path)
-        self.desk.open(sae, stats, f"the SAE of {self._path.name}, {self.desk.site_words}")
+        self.desk.open(sae, stats, f"the SAE of {self._path.name}, {self.desk.site_words}", str(self._path))
         self._show_features()
         self._say("ready", self._ready_words())
+
+    def _say_what_waits(self, config: TrainConfig) -> None:
+        """Say which settings of the form the SAE that trains cannot take any more, if there are such."""
+        names = [name for name in FIXED_SETTINGS if getattr(self.state.settings, name) != getattr(config, name)]
+        if names:
+            words = (
+                f"{', '.join(names)}: a change of this needs a new SAE, so Train takes it. This one goes on as it is."
+            )
+            self._say(self._status.phase, words, trouble=True)
 
     def _step(self) -> int:
         """Steps that the job has trained: 0 while it reads, whatever the run before it did."""

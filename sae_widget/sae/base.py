@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,13 +13,27 @@ if TYPE_CHECKING:
 REGISTRY: dict[str, type[SAE]] = {}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SAE:
-    """A sparse autoencoder over raw activations ``x [pos, d_in]``.
+    """A sparse autoencoder over raw activations ``x [pos, d_in]``; an architecture is a subclass.
 
     ``hidden_pre = (scale * x - b_dec) @ W_enc + b_enc`` (``b_dec`` only with ``apply_b_dec_to_input``),
     ``feature_acts = activation(hidden_pre)``, ``sae_out = (feature_acts @ W_dec + b_dec) / scale``.
-    ``scale`` is the fixed scalar that brings the mean norm of the activations to sqrt(d_in).
+    The form, with ``b_dec`` taken off first, is that of Bricken et al. 2023
+    (https://transformer-circuits.pub/2023/monosemantic-features).
+
+    Args:
+        W_enc: ``[d_in, d_sae]``, float32 as all of them.
+        b_enc: ``[d_sae]``.
+        W_dec: ``[d_sae, d_in]``, one direction a feature.
+        b_dec: ``[d_in]``.
+        scale: the fixed scalar that brings the mean norm of the activations to sqrt(d_in); ``feature_acts`` are
+            in these units, ``x`` and ``sae_out`` in the model's own.
+        apply_b_dec_to_input: encode ``x - b_dec`` instead of ``x``.
+        metadata: model, layer, hook_name, recipe and metrics, for the file.
+
+    Raises:
+        ValueError: shapes that do not fit together.
     """
 
     W_enc: torch.Tensor  # [d_in, d_sae]
@@ -131,6 +145,14 @@ class SAE:
     def decode(self, feature_acts: torch.Tensor) -> torch.Tensor:
         """Reconstruction. ``[pos, d_sae] -> [pos, d_in]``."""
         return (feature_acts @ self.W_dec + self.b_dec) / self.scale
+
+    def __repr__(self) -> str:
+        """Sizes and what else is a plain value of an architecture: ``TopKSAE(d_in=192, d_sae=1024, k=16)``."""
+        common = {f.name for f in fields(SAE)}
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in common}
+        plain = {name: value for name, value in own.items() if isinstance(value, (int, float, str))}
+        sizes = {"d_in": self.d_in, "d_sae": self.d_sae} | plain
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in sizes.items())})"
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """``decode(encode(x))``, ``[pos, d_in]``."""

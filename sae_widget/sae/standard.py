@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from sae_widget.config import TrainConfig
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class StandardSAE(SAE):
     """ReLU features, kept sparse by an L1 penalty in training.
 
-    ``feature_acts = relu(hidden_pre)`` (Bricken et al. 2023, https://transformer-circuits.pub/2023/monosemantic-features;
+    Arguments and errors are those of ``SAE``. ``feature_acts = relu(hidden_pre)`` (Bricken et al. 2023, https://transformer-circuits.pub/2023/monosemantic-features;
     Cunningham et al. 2023, https://arxiv.org/abs/2309.08600).
     """
 

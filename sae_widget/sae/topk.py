@@ -13,12 +13,17 @@ if TYPE_CHECKING:
     from sae_widget.config import TrainConfig
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TopKSAE(SAE):
     """The ``k`` largest ``hidden_pre`` of each token, then ReLU; everything else is zero.
 
     Sparsity is set by ``k`` instead of by a penalty (Gao et al. 2024, https://arxiv.org/abs/2406.04093).
-    Raises ``ValueError`` when ``k`` is not between 1 and ``d_sae``.
+
+    Args:
+        k: most features that fire on a token; the others are those of ``SAE``.
+
+    Raises:
+        ValueError: a ``k`` that is not between 1 and ``d_sae``, or shapes that do not fit together.
     """
 
     k: int = 16

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sae_widget.config import ARCHITECTURES, TrainConfig
+from sae_widget.config import ARCHITECTURES, FIXED_SETTINGS, TrainConfig
 from sae_widget.memory import check_memory, free_memory, needed_memory
 from sae_widget.training import data
 from sae_widget.training.ahead import Ahead
@@ -20,18 +20,6 @@ if TYPE_CHECKING:
 
     from sae_widget.sae import SAE
     from sae_widget.training.base import TrainStep
-
-FIXED_SETTINGS = (
-    "architecture",
-    "d_sae",
-    "seed",
-    "skip_first",
-    "normalize",
-    "center",
-    "unit_norm_decoder",
-    "tied_init",
-    "loss_reduction",
-)
 
 
 class Trainer:

@@ -23,6 +23,7 @@ TOKENS_SHOWN = 8
 """Strongest tokens of the text on the card."""
 AROUND = 8
 """Tokens of a context shown on each side of its peak."""
+OLDER = "The SAE has trained on since these were found; they are looked up again when it pauses or ends."
 NOTHING_SELECTED = "Click a bar, a strip or a token to see what its feature is."
 
 
@@ -82,7 +83,8 @@ def card_data(state: ExplorerState) -> dict[str, Any]:
     if features is None or selected is None or not 0 <= selected < features.sae.d_sae:
         return {"empty": NOTHING_SELECTED}
     card = state.card
-    known = card is not None and card.feature == selected and card.version == features.version
+    known = card is not None and card.feature == selected and card.key == features.key
+    older = known and card.version != features.version
     top = float(features.stats.max[selected]) if features.stats is not None else 0.0
     return {
         "empty": "",
@@ -92,10 +94,11 @@ def card_data(state: ExplorerState) -> dict[str, Any]:
         "facts": [list(fact) for fact in facts(features, selected)],
         "tokens": strongest_tokens(features, selected),
         "neighbours": _neighbours(state, card) if known else [],
-        "contexts": [_context(context) for context in card.contexts] if known else [],
+        "contexts": [_context(context) for context in card.contexts or ()] if known else [],
         "top": top if np.isfinite(top) else 0.0,
         "waiting": "" if known else "Looking where else it fires …",
-        "nothing": "It fires nowhere in the corpus that was read." if known and not card.contexts else "",
+        "older": OLDER if older else "",
+        "nothing": "It fires nowhere in the corpus that was read." if known and card.contexts == () else "",
     }
 
 

@@ -115,7 +115,7 @@ def current_numbers(state: ExplorerState) -> Numbers | None:
             last.explained_variance_with_first,
             last.l0,
             last.dead,
-            state.settings.d_sae,
+            state.settings.d_sae if features is None else features.sae.d_sae,
             "on the latest batch",
         )
     if stats is None:

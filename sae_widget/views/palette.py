@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
-
 THEMES = ("light", "dark")
 
 DIVERGING = {
@@ -52,29 +50,6 @@ MISSING = {"light": "#c9c2d1", "dark": "#554d5e"}
 """A value that is not a number."""
 
 
-def diverging_rgb(values: np.ndarray, theme: str = "light") -> np.ndarray:
-    """Colours of signed values.
-
-    Args:
-        values: any shape; -1 to 1, what lies beyond gets the colour of the end, nan that of ``MISSING``.
-        theme: one of ``THEMES``.
-
-    Returns:
-        ``[..., 3]`` uint8.
-    """
-    return _interpolate((np.asarray(values, dtype=np.float64) + 1) / 2, DIVERGING[theme], theme)
-
-
-def sequential_rgb(values: np.ndarray, theme: str = "light") -> np.ndarray:
-    """Colours of values from 0 to 1; as ``diverging_rgb`` otherwise."""
-    return _interpolate(np.asarray(values, dtype=np.float64), SEQUENTIAL[theme], theme)
-
-
-def hex_rgb(colour: str) -> np.ndarray:
-    """``"#rrggbb"`` as ``[3]`` uint8."""
-    return np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)], dtype=np.uint8)
-
-
 def as_javascript() -> str:
     """One ``const`` with every table above, to stand before the browser's code."""
     tables = {
@@ -86,11 +61,3 @@ def as_javascript() -> str:
         "missing": MISSING,
     }
     return f"const PALETTE = {json.dumps(tables)};"
-
-
-def _interpolate(places: np.ndarray, points: tuple[str, ...], theme: str) -> np.ndarray:
-    stops = np.linspace(0, 1, len(points))
-    channels = np.stack([hex_rgb(point) for point in points]).astype(np.float64)  # [points, 3]
-    known = np.nan_to_num(places, nan=0.0, posinf=1.0, neginf=0.0)
-    mixed = np.stack([np.interp(known, stops, channels[:, c]) for c in range(3)], axis=-1)
-    return np.where(np.isnan(places)[..., None], hex_rgb(MISSING[theme]), np.rint(mixed)).astype(np.uint8)

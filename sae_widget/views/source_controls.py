@@ -235,14 +235,17 @@ class SourceControls:
 
     def _draw_layer(self) -> None:
         state, n_layer = self.state, blocks(self.state)
-        if n_layer is not None:
-            self.layer.max = max(0, n_layer - 1)
-        self.layer.value = self._layer_place()
+        with self.layer.hold_trait_notifications():  # a slider that is cut short would move the layer by itself
+            if n_layer is not None:
+                self.layer.max = max(0, n_layer - 1)
+            self.layer.value = self._layer_place()
         try:
             words = layer_name(state.layer, state.hook_name, n_layer) if n_layer else ""
         except (ValueError, TypeError) as fault:
             words = f"⚠ {fault}"
-        self.layer_words.value = words
+        if "layer" in state.refused:
+            words = f"⚠ {state.refused['layer']}"
+        self.layer_words.value = self.layer_words.tooltip = words
         self.layer_words.layout.display = "" if words else "none"
 
     def _layer_place(self) -> int:

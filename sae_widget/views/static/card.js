@@ -87,6 +87,7 @@ export default {
         row.append(make("span", "sae-context-act", Number(context.acts[context.centre]).toPrecision(3)), line);
         return row;
       })));
+      if (data.older) sections.push(make("div", "sae-soft", data.older));
       if (data.nothing) sections.push(make("div", "sae-soft", data.nothing));
       if (data.neighbours.length) {
         const row = make("div", "sae-chips");

@@ -171,7 +171,8 @@ class TokensPane {
     badge.textContent = this.model.get("scale_to_text") ? "scaled to this text" : "scaled to this text: no corpus maximum";
     top.textContent = known && largest ? nice(this.full) : "max";
     const counted = [...this.shown.keys()].filter((token) => !this.isOut(token)).length;
-    const share = corpus > 0 ? ` = ${percent(largest / corpus)} of its maximum ${nice(corpus)}` : "";
+    const share = !(corpus > 0) ? "" : largest > corpus
+      ? `, above its maximum in the corpus, ${nice(corpus)}` : ` = ${percent(largest / corpus)} of its maximum ${nice(corpus)}`;
     if (!text.facts.d_sae) summary.textContent = "There are no features yet that could fire on them: press Train.";
     else if (!known) summary.textContent = "Hover or click a feature or a token to see where it fires.";
     else if (counted) summary.textContent = `${label}: on ${whole(counted)} of ${whole(text.counted)} tokens, at most ${nice(largest)}${share}`;

@@ -1,0 +1,125 @@
+"""The runner between places and runs: examples, continued runs and settings belong to the SAE that is shown."""
+
+import torch
+
+from sae_widget.autosave import saved_runs
+from sae_widget.config import TrainConfig
+from sae_widget.features import top_contexts
+from tests.running import ENDLESS, QUICK, begin, train, until, weights
+
+
+def look(state, runner, feature):
+    """Select a feature and wait for its card."""
+    state.selected = feature
+    until(lambda: state.card is not None and state.card.feature == feature)
+    assert runner.wait(30)
+    return state.card
+
+
+def test_examples_are_read_where_the_sae_reads(start):
+    state, runner = start()
+    train(runner)
+    state.layer = 1
+    assert runner.wait(30)
+    train(runner)
+    feature = int(state.features.stats.frequency.argmax())
+    card = look(state, runner, feature)
+    assert runner.desk.corpus.layer == 1
+    assert card.contexts == top_contexts(state.features.sae, runner.desk.corpus, feature)
+    state.layer = 2  # its SAE comes back, and the examples must not be those of layer 1's activations
+    assert runner.wait(30)
+    again = look(state, runner, int(state.features.stats.frequency.argmax()))
+    assert runner.desk.corpus.layer == 2
+    assert again.contexts == top_contexts(state.features.sae, runner.desk.corpus, again.feature)
+
+
+def test_a_run_that_goes_on_after_another_place_is_measured_on_its_own_data(start):
+    state, runner = start()
+    train(runner)
+    trained_on = runner.desk.corpus
+    state.layer, state.selected = 1, 3
+    assert runner.wait(30)
+    state.layer = 2
+    assert runner.wait(30)
+    runner.command("resume")
+    assert runner.wait(60)
+    assert state.features.source.endswith("step 120")
+    assert state.features.stats.n_tokens == int((trained_on.position != 0).sum())
+    assert state.features.stats.explained_variance > 0.3
+
+
+def test_a_run_goes_on_after_another_model(start, tiny_gpt2_dir):
+    state, runner = start()
+    train(runner)
+    before = weights(state.features.sae)
+    state.model = "bundled"
+    assert runner.wait(60)
+    state.model, state.layer = str(tiny_gpt2_dir), 2
+    assert runner.wait(60)
+    runner.command("resume")
+    assert runner.wait(60)
+    assert state.features.source.endswith("step 120")
+    assert not torch.equal(weights(state.features.sae), before)
+
+
+def test_what_an_sae_cannot_take_does_not_stop_what_it_can(start):
+    state, runner = start(settings=ENDLESS)
+    begin(state, runner)
+    state.settings = state.settings.changed(d_sae=64)
+    until(lambda: "d_sae: a change of this needs a new SAE" in state.status.message)
+    state.settings = state.settings.changed(learning_rate=5e-4)
+    until(lambda: runner.desk.trainer.config.learning_rate == 5e-4)
+    assert runner.desk.trainer.config.d_sae == 48
+    runner.command("stop")
+    assert runner.wait(30)
+
+
+def test_continue_goes_on_with_the_sae_as_it_is_whatever_the_form_says(start):
+    state, runner = start()
+    train(runner)
+    state.settings = state.settings.changed(d_sae=64, seed=7, learning_rate=5e-4, steps=40)
+    runner.command("resume")
+    assert runner.wait(60)
+    assert state.status.phase == "ready" and state.features.sae.d_sae == 48
+    assert runner.desk.trainer.step == 100
+    assert runner.desk.trainer.config.learning_rate == 5e-4
+
+
+def test_reset_offers_what_it_put_aside(start):
+    state, runner = start()
+    train(runner)
+    runner.command("reset")
+    assert runner.wait(30)
+    assert state.features is None and "restore" in state.offers and "Restore" in state.status.message
+    runner.command("restore")
+    assert runner.wait(30)
+    assert state.features.sae.d_sae == 48
+    assert state.features.key == saved_runs()[0].path.name
+
+
+def test_faults_show_in_the_pane_they_belong_to(start):
+    state, runner = start(corpus="/no/such/folder")
+    runner.command("train")
+    assert runner.wait(30)
+    assert list(state.faults) == ["controls"] and "/no/such/folder" in state.faults["controls"]
+    state.corpus = "documentation"
+    train(runner)
+    assert state.faults == {}
+
+
+def test_a_corpus_that_is_not_there_costs_a_card_only_its_examples(start):
+    state, runner = start(model="bundled", corpus="/no/such/folder")
+    card = look(state, runner, 5)
+    assert state.status.phase == "ready"
+    assert card.contexts is None and len(card.neighbours) > 0
+    assert list(state.faults) == ["card"] and "/no/such/folder" in state.faults["card"]
+    state.corpus, state.selected = "documentation", 6
+    until(lambda: state.card.feature == 6)
+    assert state.card.contexts and state.faults == {}
+
+
+def test_live_settings_leave_what_an_sae_is():
+    config, wanted = QUICK, TrainConfig(architecture="standard", d_sae=512, k=7, learning_rate=3e-4, steps=9)
+    made = config.with_live(wanted)
+    assert (made.architecture, made.d_sae, made.seed) == (config.architecture, config.d_sae, config.seed)
+    assert (made.k, made.learning_rate, made.steps) == (7, 3e-4, 9)
