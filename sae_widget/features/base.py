@@ -133,26 +133,6 @@ class Features:
         return f"Features({self.sae.d_sae:,} features, {self.source}, {text})"
 
 
-@dataclass(frozen=True)
-class Context:
-    """Some tokens around a firing of a feature."""
-
-    labels: tuple[str, ...]
-    acts: tuple[float, ...]
-    centre: int  # index of the token in question
-
-
-@dataclass(frozen=True)
-class FeatureCardData:
-    """What is known of one feature beyond the statistics."""
-
-    feature: int
-    contexts: tuple[Context, ...] | None  # the texts on which it fires most; None: there was none to look in
-    neighbours: tuple[tuple[int, float], ...]  # (feature, cosine of decoder directions), nearest first
-    version: int  # of the Features it was made from
-    key: str = ""  # and their SAE's
-
-
 def feature_stats(sae: SAE, values: torch.Tensor, position: torch.Tensor, *, skip_first: bool = True) -> FeatureStats:
     """Statistics of every feature over many tokens.
 
@@ -176,7 +156,7 @@ def feature_stats(sae: SAE, values: torch.Tensor, position: torch.Tensor, *, ski
     largest = torch.zeros(sae.d_sae, dtype=torch.float32)
     errors = torch.zeros(len(values), dtype=torch.float32)
     with torch.no_grad():
-        for rows in _chunks(len(values), sae.d_sae):
+        for rows in chunks(len(values), sae.d_sae):
             acts = sae.encode(values[rows])  # [chunk, d_sae]
             errors[rows] = (values[rows] - sae.decode(acts)).square().sum(1)
             acts = acts[kept[rows]]
@@ -214,7 +194,7 @@ def prompt_features(sae: SAE, activations: Activations, *, skip_first: bool = Tr
     sae.check_input(activations.values)
     ids, acts, lengths = [], [], []
     with torch.no_grad():
-        for rows in _chunks(activations.n_tokens, sae.d_sae):
+        for rows in chunks(activations.n_tokens, sae.d_sae):
             top = sae.encode(activations.values[rows]).topk(min(MAX_PER_TOKEN, sae.d_sae), dim=1)
             firing = top.values > 0
             ids.append(top.indices[firing])
@@ -293,63 +273,8 @@ def _order_all(features: Features, sort: str, measure: str, token: int | None) -
     return np.lexsort((number, -frequency, -measured(features, measure, token)))
 
 
-def top_contexts(
-    sae: SAE, activations: Activations, feature: int, *, n_contexts: int = 8, before: int = 8, after: int = 4
-) -> tuple[Context, ...]:
-    """The places of a corpus where a feature fires most, at most one per stretch of text.
-
-    Args:
-        sae: the SAE.
-        activations: of the corpus.
-        feature: its number.
-        n_contexts: how many places.
-        before: tokens shown in front of the place.
-        after: tokens shown behind it.
-
-    Returns:
-        The places, the strongest first; fewer than ``n_contexts`` where it fires at fewer, none for a dead feature.
-
-    Raises:
-        TypeError: ``feature`` is not a whole number.
-        ValueError: the SAE has no such feature, or the activations have another width.
-    """
-    sae.check_feature(feature)
-    sae.check_input(activations.values)
-    values, width = activations.values, 64 if sae.elementwise else sae.d_sae
-    with torch.no_grad():
-        acts = torch.cat([sae.encode_one(values[rows], feature) for rows in _chunks(len(values), width)])
-    acts = torch.where(activations.position > 0, acts, torch.zeros_like(acts))
-    group = activations.text_index * 10**7 + torch.cumsum((activations.position == 0).long(), 0)
-    shown: list[Context] = []
-    taken: list[int] = []
-    for at in acts.argsort(descending=True)[: 50 * n_contexts].tolist():
-        if acts[at] <= 0 or len(shown) == n_contexts:
-            break
-        if any(abs(at - other) <= before for other in taken):
-            continue
-        low, high = max(0, at - before), min(len(acts), at + after + 1)
-        inside = [
-            i for i in range(low, high) if group[i] == group[at] and activations.spans[i, 1] > activations.spans[i, 0]
-        ]
-        if at not in inside:
-            continue
-        labels = tuple(activations.labels[i] for i in inside)
-        shown.append(Context(labels, tuple(round(float(acts[i]), 4) for i in inside), inside.index(at)))
-        taken.append(at)
-    return tuple(shown)
-
-
-def neighbours(sae: SAE, feature: int, n_neighbours: int = 5) -> tuple[tuple[int, float], ...]:
-    """The features whose decoder directions are nearest to one's, by cosine, itself left out."""
-    sae.check_feature(feature)
-    rows = sae.W_dec / sae.W_dec.norm(dim=1, keepdim=True).clamp_min(1e-12)  # [d_sae, d_in]
-    cosine = rows @ rows[feature]
-    cosine[feature] = -2.0
-    top = cosine.topk(min(n_neighbours, sae.d_sae - 1))
-    return tuple((int(i), float(c)) for i, c in zip(top.indices, top.values, strict=True))
-
-
-def _chunks(n_rows: int, width: int) -> Iterator[slice]:
+def chunks(n_rows: int, width: int) -> Iterator[slice]:
+    """Slices of ``n_rows`` rows, each of about ``CHUNK`` numbers when a row has ``width`` of them."""
     size = max(1, CHUNK // width)
     for start in range(0, n_rows, size):
         yield slice(start, start + size)
