@@ -6,7 +6,8 @@ import difflib
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
-ARCHITECTURES = ("standard", "topk")
+ARCHITECTURES = {"topk": ("k",), "standard": ("l1_coefficient",)}
+"""Kinds of SAE, and the settings that only they read; all else of a kind is in its file in ``sae``."""
 HOOK_NAMES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "final_norm")
 MAX_TEXT_CHARS = 200_000
 MAX_D_SAE = 131_072
@@ -97,7 +98,7 @@ class TrainConfig:
     """Gradients are scaled down to this norm; 0 leaves them."""
 
     def __post_init__(self) -> None:
-        _choice("architecture", self.architecture, ARCHITECTURES)
+        _choice("architecture", self.architecture, tuple(ARCHITECTURES))
         _choice("loss_reduction", self.loss_reduction, ("sum", "mean"))
         _choice("lr_schedule", self.lr_schedule, ("linear", "halving", "constant"))
         _whole("d_sae", self.d_sae, 1, MAX_D_SAE)
@@ -113,7 +114,7 @@ class TrainConfig:
         for name in ("skip_first", "normalize", "center", "unit_norm_decoder", "tied_init"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name} must be True or False, got {_told(getattr(self, name))}")
-        if self.architecture == "topk" and self.k > self.d_sae:
+        if "k" in ARCHITECTURES[self.architecture] and self.k > self.d_sae:
             raise ValueError(f"k must be between 1 and d_sae ({self.d_sae}), got {self.k}")
 
     @classmethod

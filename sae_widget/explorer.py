@@ -244,10 +244,10 @@ class SuperpositionExplorer(W.VBox):
         """
         folder = Path(path)
         saved = read_explorer(folder)
-        load_run(folder)  # a damaged SAE is refused here, and not in the status of an explorer without one
+        sae, _ = load_run(folder)  # a damaged one is refused here, and not in the status of an explorer without it
         explorer = cls(**inputs_of.known_here(saved.inputs))
         explorer._names.expect(str(folder), saved.names)
-        explorer.state.selected = saved.selected
+        explorer.state.selected = saved.selected if (saved.selected or 0) < sae.d_sae else None
         explorer._runner.open(folder)
         return explorer
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import torch
+import torch
 
 
 def explained_variance(x: torch.Tensor, sae_out: torch.Tensor) -> float:
@@ -24,8 +22,12 @@ def explained_variance(x: torch.Tensor, sae_out: torch.Tensor) -> float:
         The share, or ``nan`` when ``x`` does not vary (fewer than two rows, constant rows).
 
     Raises:
+        TypeError: not tensors.
         ValueError: two shapes, or not two dimensions.
     """
+    for name, given in (("x", x), ("sae_out", sae_out)):
+        if not isinstance(given, torch.Tensor):
+            raise TypeError(f"{name} must be a torch tensor, got {type(given).__name__}")
     if x.ndim != 2 or x.shape != sae_out.shape:
         raise ValueError(f"x and sae_out must both be [pos, d_in], got {list(x.shape)} and {list(sae_out.shape)}")
     return share_of_error(x, x - sae_out)

@@ -42,6 +42,11 @@ def gpt_neox(**changes: Any) -> Any:
     return GPTNeoXForCausalLM(GPTNeoXConfig(**shape, **changes))
 
 
+# Where transformers keeps the body of a model, its blocks and their attention.
+NAMES = {
+    "gpt2": ("transformer", "h", "attn"),
+    "gpt_neox": ("gpt_neox", "layers", "attention"),
+}
 CASES: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "gpt2": (gpt2, {}),
     "gpt2, eager attention": (gpt2, {"attn_implementation": "eager"}),
@@ -79,13 +84,11 @@ def test_equal_to_output_hidden_states(network: Any, n_pos: int) -> None:
 
 def test_parts_of_a_block_equal_hooks(network: Any) -> None:
     """In one thread hooks are sound, so they say what each part has to be."""
-    body = getattr(network, "transformer", None) or network.gpt_neox
-    blocks = body.h if hasattr(body, "h") else body.layers
-    block = blocks[2]
-    attention = block.attn if hasattr(block, "attn") else block.attention
+    body, blocks, attention = NAMES[network.config.model_type]
+    block = getattr(getattr(network, body), blocks)[2]
     caught: dict[str, torch.Tensor] = {}
     handles = [
-        attention.register_forward_hook(lambda m, i, o: caught.__setitem__("attn_out", o[0])),
+        getattr(block, attention).register_forward_hook(lambda m, i, o: caught.__setitem__("attn_out", o[0])),
         block.mlp.register_forward_hook(lambda m, i, o: caught.__setitem__("mlp_out", o)),
         block.register_forward_hook(lambda m, i, o: caught.__setitem__("post", o[0] if isinstance(o, tuple) else o)),
         block.register_forward_pre_hook(lambda m, i: caught.__setitem__("pre", i[0])),
@@ -105,10 +108,8 @@ def test_parts_of_a_block_equal_hooks(network: Any) -> None:
         torch.testing.assert_close(getattr(parts, name), expected, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("make", [gpt2, gpt_neox])
-def test_a_model_without_its_head(make: Callable[..., Any]) -> None:
-    network = make()
-    body = network.transformer if hasattr(network, "transformer") else network.gpt_neox
+def test_a_model_without_its_head(network: Any) -> None:
+    body = getattr(network, NAMES[network.config.model_type][0])
     ids = torch.arange(6)[None]
     torch.testing.assert_close(adapter_for(body.eval()).embed(ids), adapter_for(network.eval()).embed(ids))
 
@@ -124,4 +125,5 @@ def test_another_family_is_refused_with_the_supported_ones() -> None:
 
 
 def test_every_family_has_its_adapter() -> None:
-    assert ADAPTERS.keys() == FAMILIES.keys()
+    tried = {make().config.model_type for make, _ in CASES.values()}
+    assert ADAPTERS.keys() == FAMILIES.keys() == NAMES.keys() == tried

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from sae_widget.checkpoint import SaeFileError, load_sae, load_stats, save_sae
-from sae_widget.sae import TopKSAE
+from sae_widget.sae import REGISTRY, TopKSAE
 from tests.sae_folders import CFG, WEIGHTS, an_sae, foreign, some_x
 
 
@@ -93,7 +93,7 @@ def test_save_over_what_is_loaded(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ({"architecture": "jumprelu"}, "architecture 'jumprelu' is not one of standard, topk"),
+        ({"architecture": "jumprelu"}, f"architecture 'jumprelu' is not one of {', '.join(REGISTRY)}"),
         ({"architecture": "topk"}, r"k must be between 1 and d_sae \(10\), got None"),
         ({"architecture": "topk", "k": 11}, "got 11"),
         ({"normalize_activations": "layer_norm"}, "normalize_activations 'layer_norm' is not supported"),

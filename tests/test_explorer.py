@@ -1,6 +1,7 @@
 """The explorer as a person uses it from code; a page is not needed (F10, F12, F36, F38, T6)."""
 
 import gc
+import json
 import threading
 import time
 import weakref
@@ -248,6 +249,11 @@ def test_save_and_load(make, tmp_path):
         assert torch.allclose(again.sae(x), explorer.sae(x), atol=1e-4)
     finally:
         again.close()
+    view = json.loads((tmp_path / "run" / "explorer.json").read_text())
+    (tmp_path / "run" / "explorer.json").write_text(json.dumps(view | {"selected": 24}))  # the SAE has 24: 0 to 23
+    again = SuperpositionExplorer.load(tmp_path / "run")
+    assert again.selected_feature is None
+    again.close()
 
 
 def test_what_is_shown_is_saved_and_not_what_the_form_holds(make, tmp_path):

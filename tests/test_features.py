@@ -161,6 +161,45 @@ def test_neighbours_by_cosine():
     assert dict(neighbours(SAE, 2))[1] == pytest.approx(0.8)
 
 
+@pytest.mark.parametrize(
+    ("values", "position", "error", "words"),
+    [
+        (torch.ones(4, 3), torch.arange(4), ValueError, r"values must be \[n_tokens, 2\] .* got shape \[4, 3\]"),
+        (torch.ones(2), torch.arange(2), ValueError, r"values must be \[n_tokens, 2\] .* got shape \[2\]"),
+        (torch.ones(0, 2), torch.arange(0), ValueError, r"with at least one token, .* got shape \[0, 2\]"),
+        (torch.ones(4, 2), torch.arange(3), ValueError, r"position must be \[4\] like values, got shape \[3\]"),
+        (torch.ones(4, 2).half(), torch.arange(4), TypeError, "values must be torch.float32 .* got torch.float16"),
+        (np.ones((4, 2)), torch.arange(4), TypeError, "values must be a torch tensor, got ndarray"),
+        (torch.ones(4, 2), range(4), TypeError, "position must be a torch tensor, got range"),
+    ],
+)
+def test_statistics_of_what_the_sae_cannot_read_are_refused(values, position, error, words):
+    with pytest.raises(error, match=words):
+        feature_stats(SAE, values, position)
+
+
+def test_a_text_of_another_width_is_refused():
+    for use in (lambda record: prompt_features(SAE, record), lambda record: top_contexts(SAE, record, 0)):
+        with pytest.raises(ValueError, match=r"values must be \[n_tokens, 2\]"):
+            use(activations(torch.ones(4, 5)))
+
+
+@pytest.mark.parametrize(
+    ("feature", "error", "words"),
+    [
+        (300, ValueError, "feature must be between 0 and 2, got 300"),
+        (-1, ValueError, "feature must be between 0 and 2, got -1"),
+        (1.0, TypeError, "feature must be a whole number, got 1.0"),
+        (True, TypeError, "feature must be a whole number, got True"),
+    ],
+)
+def test_a_feature_that_there_is_not_is_refused(feature, error, words):
+    for use in (lambda: top_contexts(SAE, activations(), feature), lambda: neighbours(SAE, feature)):
+        with pytest.raises(error, match=words):
+            use()
+    assert top_contexts(SAE, activations(), np.int64(1)) == top_contexts(SAE, activations(), 1)
+
+
 def test_records_are_shown_in_one_line():
     shown = hand_made.features()
     assert repr(shown) == "Features(150 features, by hand, 4 tokens)"

@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch._dynamo  # torch.optim imports it at its first use, and that changes warning filters
 
-from sae_widget.config import TrainConfig
+from sae_widget.config import ARCHITECTURES, TrainConfig
+from sae_widget.sae import REGISTRY
 from sae_widget.training import (
     Trainer,
 )
@@ -21,7 +22,7 @@ from tests.training_runs import (
 class TestGradients:
     """By hand against autograd, in the worst case: everything on, features dead."""
 
-    @pytest.mark.parametrize("architecture", ["standard", "topk"])
+    @pytest.mark.parametrize("architecture", sorted(REGISTRY))
     @pytest.mark.parametrize("center", [True, False])
     @pytest.mark.parametrize("reduction", ["sum", "mean"])
     @pytest.mark.parametrize("dead", [[], [1, 4, 5, 9, 13]])
@@ -36,14 +37,16 @@ class TestGradients:
         weights = {k: v.clone().requires_grad_() for k, v in vars(work.params).items() if k[:2] in ("W_", "b_")}
         W_enc, b_enc, W_dec, b_dec = (weights[k] for k in ("W_enc", "b_enc", "W_dec", "b_dec"))
         pre = (x - b_dec if center else x) @ W_enc.T + b_enc
-        values, index = pre.topk(k)
-        acts = pre.relu() if architecture == "standard" else torch.zeros_like(pre).scatter(1, index, values.relu())
+        kind, penalised = REGISTRY[architecture], "l1_coefficient" in ARCHITECTURES[architecture]
+        own = {"k": k} if "k" in ARCHITECTURES[architecture] else {}
+        parts = {name: weight.detach() for name, weight in weights.items()}
+        acts = kind(**parts | {"W_enc": parts["W_enc"].T}, **own).activate(pre)
         out = acts @ W_dec + b_dec
         share = n if reduction == "sum" else n * d_in
         loss = (out - x).square().sum() / share
-        if architecture == "standard":
+        if penalised:
             loss = loss + l1 * acts.sum() / (n if reduction == "sum" else n * d_sae)
-        elif dead:
+        if kind.revives_dead and dead:
             strongest = pre[:, dead].topk(min(len(dead), d_in // 2))
             revived = torch.zeros(n, len(dead)).scatter(1, strongest.indices, strongest.values.relu())
             missing = (x - out).detach() - revived @ W_dec[dead]
@@ -51,8 +54,8 @@ class TestGradients:
         loss.backward()
 
         work.forward(x)
-        wanted = torch.tensor(dead) if dead and architecture == "topk" else None
-        losses = work.backward(x, l1 if architecture == "standard" else 0.0, wanted)
+        wanted = torch.tensor(dead) if dead and kind.revives_dead else None
+        losses = work.backward(x, l1 if penalised else 0.0, wanted)
         assert losses.total == pytest.approx(float(loss.detach()), rel=1e-5)
         assert torch.equal(losses.fired, (acts > 0).sum(0).float())
         for name, weight in weights.items():

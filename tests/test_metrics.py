@@ -20,3 +20,10 @@ def test_explained_variance_of_a_perfect_a_mean_and_a_worse_reconstruction():
 def test_a_reconstruction_of_another_shape_is_refused_and_not_broadcast(shape):
     with pytest.raises(ValueError, match=r"must both be \[pos, d_in\], got \[2, 3\] and \["):
         explained_variance(torch.ones(2, 3), torch.zeros(shape))
+
+
+def test_what_is_no_tensor_is_refused():
+    with pytest.raises(TypeError, match="x must be a torch tensor, got list"):
+        explained_variance([[1.0]], torch.ones(1, 1))
+    with pytest.raises(TypeError, match="sae_out must be a torch tensor, got NoneType"):
+        explained_variance(torch.ones(1, 1), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ import pytest
 import torch
 
 from sae_widget.checkpoint import load_sae, save_sae
-from sae_widget.config import ARCHITECTURES
+from sae_widget.config import ARCHITECTURES, TrainConfig
 from sae_widget.sae import REGISTRY, SAE
+from sae_widget.training import Trainer
+from sae_widget.views.train_controls import KINDS
 
 EXTRA: dict[str, dict[str, Any]] = {"standard": {}, "topk": {"k": 1}}
 HIDDEN_PRE = [[2.0, 1.0, -1.0, 3.0], [-3.0, -1.0, -1.0, -4.0], [0.5, 4.0, -1.0, 4.5]]  # of ``hand_set``
@@ -62,9 +65,40 @@ def test_hand_set_weights(name: str) -> None:
 
 
 @every_architecture
+def test_the_training_rule_is_the_activation_function(name: str) -> None:
+    sae, (hidden_pre, acts) = random_sae(name), torch.randn(2, 5, 10, generator=torch.Generator().manual_seed(3))
+    before = hidden_pre.clone()
+    sae.fire(hidden_pre, acts, TrainConfig(architecture=name, d_sae=10, **EXTRA[name]))
+    assert torch.equal(acts, sae.activate(hidden_pre))
+    assert torch.equal(hidden_pre, before)
+
+
+@every_architecture
+def test_it_has_words_for_the_form(name: str) -> None:
+    assert REGISTRY[name].words and dict(KINDS)[REGISTRY[name].words] == name
+
+
+def test_an_architecture_without_a_training_rule_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    class ReadOnlySAE(SAE):
+        architecture = "read-only"
+
+    try:
+        monkeypatch.setitem(ARCHITECTURES, "read-only", ())
+        x = torch.randn(20, 6, generator=torch.Generator().manual_seed(3))
+        config = TrainConfig(architecture="read-only", d_sae=10)
+        words = "has no training rule: ReadOnlySAE lacks `fire`. Nothing was trained; choose one of standard, "
+        with pytest.raises(ValueError, match=re.escape(words)):
+            Trainer(x, torch.ones(20, dtype=torch.long), config)
+    finally:
+        del REGISTRY["read-only"]
+    with pytest.raises(ValueError, match="architecture 'read-only' is not in the registry"):
+        Trainer(x, torch.ones(20, dtype=torch.long), config)
+
+
+@every_architecture
 def test_it_is_shown_in_one_line(name: str) -> None:
-    shown = {"standard": "StandardSAE(d_in=6, d_sae=10)", "topk": "TopKSAE(d_in=6, d_sae=10, k=1)"}
-    assert repr(random_sae(name)) == shown[name]
+    own = "".join(f", {field}={value}" for field, value in EXTRA[name].items())
+    assert repr(random_sae(name)) == f"{REGISTRY[name].__name__}(d_in=6, d_sae=10{own})"
 
 
 @every_architecture
@@ -82,6 +116,14 @@ def test_sae_out_is_what_the_formula_says(name: str) -> None:
     sae, x = random_sae(name, scale=0.5), torch.randn(5, 6, generator=torch.Generator().manual_seed(2))
     acts = sae.activate((0.5 * x - sae.b_dec) @ sae.W_enc + sae.b_enc)
     assert torch.allclose(sae(x), (acts @ sae.W_dec + sae.b_dec) / 0.5)
+
+
+@every_architecture
+@pytest.mark.parametrize("centred", [True, False])
+def test_one_feature_is_that_of_all(name: str, centred: bool) -> None:
+    sae = random_sae(name, scale=0.5, apply_b_dec_to_input=centred)
+    x = torch.randn(5, 6, generator=torch.Generator().manual_seed(2))
+    assert torch.allclose(sae.encode_one(x, 4), sae.encode(x)[:, 4], atol=1e-6)
 
 
 @every_architecture

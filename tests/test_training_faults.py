@@ -136,6 +136,12 @@ class TestFaults:
         trainer = Trainer(values, position, TrainConfig(d_sae=20, k=3, steps=3, batch_size=4096))
         assert trainer.batch_size == 90 and finish(trainer)[-1].tokens == 270
 
+    def test_what_is_no_recipe_is_refused_at_once(self) -> None:
+        values, position = small_data()
+        for use in (train, Trainer):
+            with pytest.raises(TypeError, match=r"config must be a TrainConfig, got dict: TrainConfig\(steps="):
+                use(values, position, {})
+
 
 class TestManners:
     @every_recipe

@@ -24,6 +24,7 @@ class Family:
     n_head: str
     n_positions: str
     d_mlp: str
+    defaults: dict[str, Any]  # what a config leaves out, as ``transformers`` has it
     aliases: tuple[tuple[str, str], ...] = ()  # other spellings that a config may use, (alias, name)
 
 
@@ -33,6 +34,9 @@ FAMILIES = {
         Family(
             "gpt2", "GPT-2, DistilGPT-2", "GPT2LMHeadModel",
             d_in="n_embd", n_layer="n_layer", n_head="n_head", n_positions="n_positions", d_mlp="n_inner",
+            defaults={
+                "n_embd": 768, "n_layer": 12, "n_head": 12, "n_positions": 1024, "n_inner": None, "vocab_size": 50257,
+            },
             aliases=(
                 ("hidden_size", "n_embd"),
                 ("num_hidden_layers", "n_layer"),
@@ -44,18 +48,12 @@ FAMILIES = {
             "gpt_neox", "GPT-NeoX, Pythia", "GPTNeoXForCausalLM",
             d_in="hidden_size", n_layer="num_hidden_layers", n_head="num_attention_heads",
             n_positions="max_position_embeddings", d_mlp="intermediate_size",
+            defaults={
+                "hidden_size": 6144, "num_hidden_layers": 44, "num_attention_heads": 64,
+                "max_position_embeddings": 2048, "intermediate_size": 24576, "vocab_size": 50432,
+            },
         ),
     )
-}  # fmt: skip
-
-_DEFAULTS: dict[str, dict[str, Any]] = {
-    "gpt2": {
-        "n_embd": 768, "n_layer": 12, "n_head": 12, "n_positions": 1024, "n_inner": None, "vocab_size": 50257,
-    },
-    "gpt_neox": {
-        "hidden_size": 6144, "num_hidden_layers": 44, "num_attention_heads": 64,
-        "max_position_embeddings": 2048, "intermediate_size": 24576, "vocab_size": 50432,
-    },
 }  # fmt: skip
 
 
@@ -122,7 +120,7 @@ def check_config(config: dict[str, Any], label: str) -> tuple[Family, Sizes]:
     for alias, name in family.aliases:
         if alias in given:
             given.setdefault(name, given[alias])
-    values = _DEFAULTS[family.model_type] | given
+    values = family.defaults | given
     d_in = _size(values, family.d_in, 1, 20_000, label)
     d_mlp = _size(values, family.d_mlp, 1, 100_000, label) if values.get(family.d_mlp) is not None else 4 * d_in
     sizes = Sizes(

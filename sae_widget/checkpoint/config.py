@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sae_widget.checkpoint.base import CONFIG, SaeFileError, first_fault, unreadable
+from sae_widget.config import ARCHITECTURES
 from sae_widget.sae import REGISTRY
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def _check_meaning(config: SaeConfig) -> None:
         raise unreadable(CONFIG, f"normalize_activations {config.normalize_activations[:40]!r} is not supported")
     if config.architecture == "standard" and config.activation_fn_str != "relu":
         raise unreadable(CONFIG, f"activation_fn_str {config.activation_fn_str[:40]!r} is not supported")
-    if config.architecture == "topk" and not 1 <= (config.k or 0) <= config.d_sae:
+    if "k" in ARCHITECTURES.get(config.architecture, ()) and not 1 <= (config.k or 0) <= config.d_sae:
         raise unreadable(CONFIG, f"k must be between 1 and d_sae ({config.d_sae}), got {config.k}")
 
 

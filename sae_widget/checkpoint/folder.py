@@ -118,14 +118,14 @@ def _unfolded(config: SaeConfig, tensors: dict[str, torch.Tensor]) -> SAE:
     scale = config.scale
     W_enc, W_dec = tensors["W_enc"].div_(scale), tensors["W_dec"].mul_(scale)
     b_enc, b_dec = tensors["b_enc"], tensors["b_dec"].mul_(scale)
-    if config.architecture == "topk" and config.rescale_acts_by_decoder_norm:
+    kind = REGISTRY[config.architecture]
+    extra = {"k": config.k} if "k" in {f.name for f in fields(kind)} else {}
+    if extra and config.rescale_acts_by_decoder_norm:
         norms = W_dec.norm(dim=1).clamp_min(1e-30)  # [d_sae]; the same function with rows of norm 1
         W_enc, b_enc, W_dec = W_enc * norms, b_enc * norms, W_dec / norms[:, None]
     for name, tensor in (("W_enc", W_enc), ("W_dec", W_dec), ("b_enc", b_enc), ("b_dec", b_dec)):
         if not bool(torch.isfinite(tensor).all()):
             raise unreadable(WEIGHTS, f"{name} is not finite at the scale {scale:g} that {CONFIG} gives")
-    kind = REGISTRY[config.architecture]
-    extra = {"k": config.k} if "k" in {f.name for f in fields(kind)} else {}
     return kind(
         W_enc=W_enc,
         b_enc=b_enc,

@@ -73,5 +73,5 @@ def _add_settings(group: argparse._ArgumentGroup) -> None:
         if isinstance(default, bool):
             group.add_argument(name, action=argparse.BooleanOptionalAction, default=None, help=text)
         else:
-            choices = ARCHITECTURES if setting.name == "architecture" else None
+            choices = tuple(ARCHITECTURES) if setting.name == "architecture" else None
             group.add_argument(name, type=type(default), choices=choices, help=text)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 if TYPE_CHECKING:
-    import torch
+    from sae_widget.config import TrainConfig
 
 REGISTRY: dict[str, type[SAE]] = {}
 
@@ -43,6 +45,9 @@ class SAE:
     metadata: dict[str, Any] = field(default_factory=dict)  # model, layer, hook_name, recipe, metrics
 
     architecture = ""  # the name in the registry
+    words = ""  # what a person sees in the form
+    elementwise = False  # ``activate`` is one function of each number alone
+    revives_dead = False  # in training, dead features learn what the live ones miss
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -66,6 +71,35 @@ class SAE:
         """Number of features."""
         return int(self.W_enc.shape[1])
 
+    def check_input(self, values: Any, position: Any = None) -> None:
+        """Raise unless ``values`` are activations that this SAE can read, and ``position`` has their length.
+
+        Args:
+            values: ``[n_tokens, d_in]`` with at least one row.
+            position: ``[n_tokens]``, or None for no look at it.
+
+        Raises:
+            TypeError: not tensors, or of another dtype.
+            ValueError: another shape.
+        """
+        for name, given in (("values", values), ("position", position)):
+            if not isinstance(given, torch.Tensor) and (name == "values" or given is not None):
+                raise TypeError(f"{name} must be a torch tensor, got {type(given).__name__}")
+        if values.ndim != 2 or values.shape[1] != self.d_in or not len(values):
+            wanted = f"[n_tokens, {self.d_in}] with at least one token"
+            raise ValueError(f"values must be {wanted}, as this SAE reads them; got shape {list(values.shape)}")
+        if values.dtype != self.W_enc.dtype:
+            raise TypeError(f"values must be {self.W_enc.dtype} as the SAE is, got {values.dtype}; convert them first")
+        if position is not None and position.shape != values.shape[:1]:
+            raise ValueError(f"position must be [{len(values)}] like values, got shape {list(position.shape)}")
+
+    def check_feature(self, feature: Any) -> None:
+        """Raise ``TypeError`` or ``ValueError`` unless this is the number of a feature."""
+        if isinstance(feature, bool) or not hasattr(feature, "__index__"):
+            raise TypeError(f"feature must be a whole number, got {feature!r}")
+        if not 0 <= feature < self.d_sae:
+            raise ValueError(f"feature must be between 0 and {self.d_sae - 1:,}, got {feature:,}")
+
     def hidden_pre(self, x: torch.Tensor) -> torch.Tensor:
         """Before the activation function. ``[pos, d_in] -> [pos, d_sae]``."""
         x = x * self.scale
@@ -77,6 +111,20 @@ class SAE:
         """The activation function. ``[pos, d_sae] -> [pos, d_sae]``."""
         raise NotImplementedError  # every registered architecture has its own
 
+    @staticmethod
+    def fire(hidden_pre: torch.Tensor, feature_acts: torch.Tensor, config: TrainConfig) -> None:
+        """The training rule: ``activate`` into a buffer, with the settings in place of the fields.
+
+        Where a feature fires, its activation must be its ``hidden_pre``: the trainer's gradients are those of
+        that. An L1 penalty is added for a kind that reads ``l1_coefficient`` (``config.ARCHITECTURES``).
+
+        Args:
+            hidden_pre: ``[batch, d_sae]``, left as it is.
+            feature_acts: ``[batch, d_sae]``, overwritten.
+            config: the settings.
+        """
+        raise NotImplementedError  # ``trainable`` has refused those without one
+
     def config_fields(self) -> dict[str, Any]:
         """What a saved file must say of this architecture besides the weights, by SAELens' names."""
         return {}
@@ -84,6 +132,15 @@ class SAE:
     def encode(self, x: torch.Tensor) -> torch.Tensor:
         """Feature activations. ``[pos, d_in] -> [pos, d_sae]``."""
         return self.activate(self.hidden_pre(x))
+
+    def encode_one(self, x: torch.Tensor, feature: int) -> torch.Tensor:
+        """Activation of one feature, ``[pos, d_in] -> [pos]``; where it is ``elementwise``, no other is computed."""
+        if not self.elementwise:
+            return self.encode(x)[:, feature]
+        x = x * self.scale
+        if self.apply_b_dec_to_input:
+            x = x - self.b_dec
+        return self.activate(x @ self.W_enc[:, feature] + self.b_enc[feature])
 
     def decode(self, feature_acts: torch.Tensor) -> torch.Tensor:
         """Reconstruction. ``[pos, d_sae] -> [pos, d_in]``."""
@@ -100,3 +157,17 @@ class SAE:
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """``decode(encode(x))``, ``[pos, d_in]``."""
         return self.decode(self.encode(x))
+
+
+def trainable(architecture: str) -> type[SAE]:
+    """The class of an architecture that can be trained.
+
+    Raises:
+        ValueError: it has no class, or its class has no training rule.
+    """
+    kind = REGISTRY.get(architecture)
+    if kind is None or kind.fire is SAE.fire:
+        why = "is not in the registry" if kind is None else f"has no training rule: {kind.__name__} lacks `fire`"
+        able = ", ".join(name for name, other in REGISTRY.items() if other.fire is not SAE.fire)
+        raise ValueError(f"architecture {architecture!r} {why}. Nothing was trained; choose one of {able}.")
+    return kind

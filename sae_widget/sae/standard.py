@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
+
 from sae_widget.sae.base import SAE
 
 if TYPE_CHECKING:
-    import torch
+    from sae_widget.config import TrainConfig
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -20,7 +22,14 @@ class StandardSAE(SAE):
     """
 
     architecture = "standard"
+    words = "ReLU + L1 penalty"
+    elementwise = True
 
     def activate(self, hidden_pre: torch.Tensor) -> torch.Tensor:
         """ReLU. ``[pos, d_sae] -> [pos, d_sae]``."""
         return hidden_pre.clamp_min(0.0)
+
+    @staticmethod
+    def fire(hidden_pre: torch.Tensor, feature_acts: torch.Tensor, config: TrainConfig) -> None:
+        """ReLU into a buffer, both ``[batch, d_sae]``."""
+        torch.clamp_min(hidden_pre, 0.0, out=feature_acts)

@@ -10,6 +10,8 @@ from sae_widget.sae.base import SAE
 if TYPE_CHECKING:
     import torch
 
+    from sae_widget.config import TrainConfig
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class TopKSAE(SAE):
@@ -27,6 +29,8 @@ class TopKSAE(SAE):
     k: int = 16
 
     architecture = "topk"
+    words = "TopK: k features per token"
+    revives_dead = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -37,6 +41,12 @@ class TopKSAE(SAE):
         """Keep the k largest, if positive. ``[pos, d_sae] -> [pos, d_sae]``."""
         values, indices = hidden_pre.topk(self.k, dim=-1, sorted=False)
         return hidden_pre.new_zeros(hidden_pre.shape).scatter_(-1, indices, values.clamp_min(0.0))
+
+    @staticmethod
+    def fire(hidden_pre: torch.Tensor, feature_acts: torch.Tensor, config: TrainConfig) -> None:
+        """Keep the k largest, if positive, in a buffer; both ``[batch, d_sae]``."""
+        values, indices = hidden_pre.topk(config.k, dim=-1, sorted=False)
+        feature_acts.zero_().scatter_(-1, indices, values.clamp_min_(0.0))
 
     def config_fields(self) -> dict[str, Any]:
         """``k``, and that it is not multiplied by the decoder norms (SAELens' name)."""

@@ -174,7 +174,7 @@ class Engine:
         return share_of_error(x[rest], error[rest]), share_of_error(x, error) if everything else None
 
     def _dead_features(self) -> torch.Tensor | None:
-        if self.config.architecture != "topk":
+        if not self.work.kind.revives_dead:
             return None
         dead = (self.since >= self.dead_after).nonzero()[:, 0]
         if len(dead) > MOST_REVIVED:  # those that have been dead longest

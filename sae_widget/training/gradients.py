@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from sae_widget.sae.base import trainable
 from sae_widget.training.base import Flat
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Workspace:
     """
 
     def __init__(self, d_in: int, d_sae: int, batch_size: int, config: TrainConfig, center_input: bool) -> None:
-        self.config, self.center_input = config, center_input
+        self.config, self.center_input, self.kind = config, center_input, trainable(config.architecture)
         self.params, self.grads = Flat(d_in, d_sae), Flat(d_in, d_sae)
         self.d_in, self.d_sae = d_in, d_sae
         self.resize(batch_size)
@@ -62,11 +63,7 @@ class Workspace:
         target, pre, acts = self.target[:n], self.pre[:n], self.acts[:n]
         torch.sub(x, p.b_dec, out=target)
         torch.addmm(p.b_enc, target if self.center_input else x, p.W_enc.t(), out=pre)  # [batch, d_sae]
-        if self.config.architecture == "topk":
-            values, indices = pre.topk(self.config.k, dim=-1, sorted=False)
-            acts.zero_().scatter_(-1, indices, values.clamp_min_(0.0))
-        else:
-            torch.clamp_min(pre, 0.0, out=acts)
+        self.kind.fire(pre, acts, self.config)
         torch.addmm(target, acts, p.W_dec, beta=-1, out=self.error[:n])  # [batch, d_in]
 
     def backward(self, x: torch.Tensor, l1: float, dead: torch.Tensor | None) -> Losses:
@@ -75,7 +72,7 @@ class Workspace:
         Args:
             x: the same ``[batch, d_in]``.
             l1: weight of the summed feature activations, before the division of ``loss_reduction``.
-            dead: numbers of the features to revive (topk), or None.
+            dead: numbers of the features to revive (``SAE.revives_dead``), or None.
         """
         p, g, acts, n = self.params, self.grads, self.acts, len(x)
         mean = self.config.loss_reduction == "mean"
@@ -93,7 +90,7 @@ class Workspace:
             grad_pre.add_(per_act)
         torch.ops.aten.threshold_backward.grad_input(grad_pre, acts, 0.0, grad_input=grad_pre)
         if revive is not None:
-            sparsity = revive.add_to(g, grad_pre)
+            sparsity += revive.add_to(g, grad_pre)
         self._encoder_gradients(x, grad_pre)
         return Losses(reconstruction, sparsity, fired)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sae_widget.config import ARCHITECTURES
+
 if TYPE_CHECKING:
     from sae_widget.config import TrainConfig
 
@@ -23,8 +25,8 @@ def learning_rate(config: TrainConfig, step: int) -> float:
 
 
 def l1_weight(config: TrainConfig, step: int) -> float:
-    """The L1 coefficient at ``step`` (counted from 1); zero where the architecture has no penalty."""
-    if config.architecture != "standard":
+    """The L1 coefficient at ``step`` (counted from 1); zero where the architecture does not read it."""
+    if "l1_coefficient" not in ARCHITECTURES[config.architecture]:
         return 0.0
     return config.l1_coefficient * _rise(step, config.l1_warmup * config.steps)
 

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sae_widget.config import FIXED_SETTINGS
+from sae_widget.config import ARCHITECTURES, FIXED_SETTINGS, TrainConfig
 from sae_widget.memory import check_memory, free_memory, needed_memory
-from sae_widget.sae import REGISTRY
 from sae_widget.training import data
 from sae_widget.training.ahead import Ahead
 from sae_widget.training.engine import Engine
@@ -19,7 +18,6 @@ from sae_widget.training.start import check_start
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sae_widget.config import TrainConfig
     from sae_widget.sae import SAE
     from sae_widget.training.base import TrainStep
 
@@ -50,9 +48,12 @@ class Trainer:
             start: go on from this SAE's weights and scale instead of random ones.
 
         Raises:
-            ValueError: too few activations, not finite, too little memory, ``start`` of another shape.
-            TypeError: not tensors.
+            ValueError: too few activations, not finite, too little memory, ``start`` of another shape, an
+                architecture that cannot be trained.
+            TypeError: not tensors, or ``config`` is no ``TrainConfig``.
         """
+        if not isinstance(config, TrainConfig):
+            raise TypeError(f"config must be a TrainConfig, got {type(config).__name__}: TrainConfig(steps=...)")
         values, position = data.check_activations(values, position)
         rows = data.kept_rows(position, config.skip_first)  # [n_kept]
         self.d_in, self.metadata = int(values.shape[1]), dict(metadata or {})
@@ -118,9 +119,10 @@ class Trainer:
         """The SAE as it is now, with its own copies of the weights."""
         self._settle()
         engine, p, config = self._engine, self._engine.work.params, self.config
-        extra: dict[str, Any] = {"k": config.k} if config.architecture == "topk" else {}
+        kind = engine.work.kind
+        own = {field.name for field in dataclasses.fields(kind)} & set(ARCHITECTURES[kind.architecture])
         recipe = {"steps": self.step, "tokens": self.tokens, "settings": dataclasses.asdict(config)}
-        return REGISTRY[config.architecture](
+        return kind(
             W_enc=p.W_enc.t().clone(memory_format=torch.contiguous_format),
             b_enc=p.b_enc.clone(),
             W_dec=p.W_dec.clone(),
@@ -128,7 +130,7 @@ class Trainer:
             scale=engine.scale,
             apply_b_dec_to_input=engine.work.center_input,
             metadata=self.metadata | {"training": recipe},
-            **extra,
+            **{name: getattr(config, name) for name in own},
         )
 
     def reconfigure(self, config: TrainConfig) -> None:
@@ -198,5 +200,13 @@ def train(values: torch.Tensor, position: torch.Tensor, config: TrainConfig, **o
         position: ``[n]`` place of each row in its window.
         config: the settings.
         options: ``metadata`` and ``start`` of ``Trainer``.
+
+    Returns:
+        A generator; what is wrong with the arguments is raised here, and nothing is trained before its first record.
+
+    Raises:
+        TypeError: not tensors, no ``TrainConfig``, an unknown option.
+        ValueError: too few activations, not finite, too little memory, ``start`` of another shape.
+        TrainingFault: while it goes on: the loss or a gradient was not finite.
     """
-    yield from Trainer(values, position, config, **options).run()
+    return Trainer(values, position, config, **options).run()

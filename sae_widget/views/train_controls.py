@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets as W
 
-from sae_widget.config import TrainConfig
+from sae_widget.config import ARCHITECTURES, TrainConfig
+from sae_widget.sae import REGISTRY
 from sae_widget.views.fields import Locks, described, sentence, setting
 from sae_widget.views.words import progress_words, share_done
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from sae_widget.views.fields import Entry
     from sae_widget.views.pane import Pane
 
-ARCHITECTURE_WORDS = (("TopK: k features per token", "topk"), ("ReLU + L1 penalty", "standard"))
+KINDS = tuple((REGISTRY[name].words, name) for name in ARCHITECTURES)
 HELP = {
     "d_sae": "Number of features of the SAE; more than dimensions, or nothing can be taken apart",
     "architecture": "How the SAE is kept sparse: by a fixed number or by a penalty",
@@ -97,7 +98,7 @@ class TrainControls:
     def _make_shape(self) -> None:
         pane = self.pane
         self.d_sae = setting(pane, "d_sae", "Features", HELP["d_sae"], is_whole=True, hint=self._width_words)
-        self.architecture = described(W.Dropdown, "Kind", HELP["architecture"], options=ARCHITECTURE_WORDS)
+        self.architecture = described(W.Dropdown, "Kind", HELP["architecture"], options=KINDS)
         self.refusal = W.Label(layout=W.Layout(display="none"))
         self.refusal.add_class("sae-hint")
         self.refusal.add_class("sae-refused")
@@ -139,17 +140,17 @@ class TrainControls:
     def draw(self) -> None:
         """Bring fields, buttons and progress to what the state says."""
         settings, phase = self.state.settings, self.state.status.phase
-        topk = settings.architecture == "topk"
+        own = ARCHITECTURES[settings.architecture]
         self.architecture.value = settings.architecture
         refused = self.state.refused.get("architecture", "")
         self.refusal.value = f"⚠ {refused}" if refused else ""
         self.refusal.layout.display = "" if refused else "none"
-        self.k.box.layout.display = "" if topk else "none"
+        self.k.box.layout.display = "" if "k" in own else "none"
         for entry in (self.d_sae, self.k, self.steps, self.batch, self.seed):
             entry.draw()
         for slider in (self.l1, self.learning_rate):
             slider.draw()
-        self.l1.show(not topk)
+        self.l1.show("l1_coefficient" in own)
         self.locks.draw(phase in RUNNING)
         self._draw_buttons(phase)
         self._draw_progress()
@@ -191,7 +192,7 @@ class TrainControls:
         try:
             state.settings = state.settings.changed(architecture=value)
         except (ValueError, TypeError) as fault:
-            kept = {words: name for name, words in ARCHITECTURE_WORDS}[state.settings.architecture]
+            kept = {words: name for name, words in KINDS}[state.settings.architecture]
             state.refused = {**state.refused, "architecture": sentence(fault, "architecture", "Kind", kept)}
         else:
             state.refused = {name: text for name, text in state.refused.items() if name != "architecture"}

@@ -133,26 +133,6 @@ class Features:
         return f"Features({self.sae.d_sae:,} features, {self.source}, {text})"
 
 
-@dataclass(frozen=True)
-class Context:
-    """Some tokens around a firing of a feature."""
-
-    labels: tuple[str, ...]
-    acts: tuple[float, ...]
-    centre: int  # index of the token in question
-
-
-@dataclass(frozen=True)
-class FeatureCardData:
-    """What is known of one feature beyond the statistics."""
-
-    feature: int
-    contexts: tuple[Context, ...] | None  # the texts on which it fires most; None: there was none to look in
-    neighbours: tuple[tuple[int, float], ...]  # (feature, cosine of decoder directions), nearest first
-    version: int  # of the Features it was made from
-    key: str = ""  # and their SAE's
-
-
 def feature_stats(sae: SAE, values: torch.Tensor, position: torch.Tensor, *, skip_first: bool = True) -> FeatureStats:
     """Statistics of every feature over many tokens.
 
@@ -161,14 +141,22 @@ def feature_stats(sae: SAE, values: torch.Tensor, position: torch.Tensor, *, ski
         values: activations ``[n_tokens, d_in]``.
         position: place of each token in its window ``[n_tokens]``.
         skip_first: leave position 0 out of everything but ``explained_variance_with_first``.
+
+    Returns:
+        Frequency, mean and maximum of each feature, and the SAE's quality on these tokens.
+
+    Raises:
+        TypeError: not tensors, or of another dtype than the SAE.
+        ValueError: no token, another width than the SAE's, or ``position`` of another length.
     """
+    sae.check_input(values, position)
     kept = position > 0 if skip_first and bool((position > 0).any()) else torch.ones_like(position, dtype=torch.bool)
     fired = torch.zeros(sae.d_sae, dtype=torch.float32)  # whatever the person's default is
     total = torch.zeros(sae.d_sae, dtype=torch.float32)
     largest = torch.zeros(sae.d_sae, dtype=torch.float32)
     errors = torch.zeros(len(values), dtype=torch.float32)
     with torch.no_grad():
-        for rows in _chunks(len(values), sae.d_sae):
+        for rows in chunks(len(values), sae.d_sae):
             acts = sae.encode(values[rows])  # [chunk, d_sae]
             errors[rows] = (values[rows] - sae.decode(acts)).square().sum(1)
             acts = acts[kept[rows]]
@@ -196,10 +184,17 @@ def prompt_features(sae: SAE, activations: Activations, *, skip_first: bool = Tr
         sae: the SAE.
         activations: of the text, ``[n_tokens, d_in]`` with their tokens.
         skip_first: leave position 0 of each window out of ``mean`` and ``max``.
+
+    Returns:
+        The features that fire on each token, at most ``MAX_PER_TOKEN``, the strongest first.
+
+    Raises:
+        ValueError: the activations have another width than the SAE.
     """
+    sae.check_input(activations.values)
     ids, acts, lengths = [], [], []
     with torch.no_grad():
-        for rows in _chunks(activations.n_tokens, sae.d_sae):
+        for rows in chunks(activations.n_tokens, sae.d_sae):
             top = sae.encode(activations.values[rows]).topk(min(MAX_PER_TOKEN, sae.d_sae), dim=1)
             firing = top.values > 0
             ids.append(top.indices[firing])
@@ -278,64 +273,8 @@ def _order_all(features: Features, sort: str, measure: str, token: int | None) -
     return np.lexsort((number, -frequency, -measured(features, measure, token)))
 
 
-def top_contexts(
-    sae: SAE, activations: Activations, feature: int, *, n_contexts: int = 8, before: int = 8, after: int = 4
-) -> tuple[Context, ...]:
-    """The places of a corpus where a feature fires most, at most one per stretch of text.
-
-    Args:
-        sae: the SAE.
-        activations: of the corpus.
-        feature: its number.
-        n_contexts: how many places.
-        before: tokens shown in front of the place.
-        after: tokens shown behind it.
-    """
-    with torch.no_grad():
-        acts = torch.cat(
-            [_one_feature(sae, activations.values[rows], feature) for rows in _chunks(len(activations.values), 64)]
-        )
-    acts = torch.where(activations.position > 0, acts, torch.zeros_like(acts))
-    group = activations.text_index * 10**7 + torch.cumsum((activations.position == 0).long(), 0)
-    shown: list[Context] = []
-    taken: list[int] = []
-    for at in acts.argsort(descending=True)[: 50 * n_contexts].tolist():
-        if acts[at] <= 0 or len(shown) == n_contexts:
-            break
-        if any(abs(at - other) <= before for other in taken):
-            continue
-        low, high = max(0, at - before), min(len(acts), at + after + 1)
-        inside = [
-            i for i in range(low, high) if group[i] == group[at] and activations.spans[i, 1] > activations.spans[i, 0]
-        ]
-        if at not in inside:
-            continue
-        labels = tuple(activations.labels[i] for i in inside)
-        shown.append(Context(labels, tuple(round(float(acts[i]), 4) for i in inside), inside.index(at)))
-        taken.append(at)
-    return tuple(shown)
-
-
-def neighbours(sae: SAE, feature: int, n_neighbours: int = 5) -> tuple[tuple[int, float], ...]:
-    """The features whose decoder directions are nearest to one's, by cosine, itself left out."""
-    rows = sae.W_dec / sae.W_dec.norm(dim=1, keepdim=True).clamp_min(1e-12)  # [d_sae, d_in]
-    cosine = rows @ rows[feature]
-    cosine[feature] = -2.0
-    top = cosine.topk(min(n_neighbours, sae.d_sae - 1))
-    return tuple((int(i), float(c)) for i, c in zip(top.indices, top.values, strict=True))
-
-
-def _one_feature(sae: SAE, values: torch.Tensor, feature: int) -> torch.Tensor:
-    """Activation of one feature ``[pos]``; only an elementwise activation function needs no other feature."""
-    if sae.architecture == "standard":
-        x = values * sae.scale
-        if sae.apply_b_dec_to_input:
-            x = x - sae.b_dec
-        return torch.relu(x @ sae.W_enc[:, feature] + sae.b_enc[feature])
-    return torch.cat([sae.encode(values[rows])[:, feature] for rows in _chunks(len(values), sae.d_sae)])
-
-
-def _chunks(n_rows: int, width: int) -> Iterator[slice]:
+def chunks(n_rows: int, width: int) -> Iterator[slice]:
+    """Slices of ``n_rows`` rows, each of about ``CHUNK`` numbers when a row has ``width`` of them."""
     size = max(1, CHUNK // width)
     for start in range(0, n_rows, size):
         yield slice(start, start + size)
