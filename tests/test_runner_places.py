@@ -97,6 +97,15 @@ def test_reset_offers_what_it_put_aside(start):
     assert state.features.key == saved_runs()[0].path.name
 
 
+def test_what_a_new_run_replaces_is_offered_no_more(start):
+    _, first = start()
+    train(first)
+    state, runner = start()  # a kernel that was restarted: the SAE of the one before is on disk
+    assert state.offers == ("restore",)
+    train(runner)
+    assert state.offers == ()
+
+
 def test_faults_show_in_the_pane_they_belong_to(start):
     state, runner = start(corpus="/no/such/folder")
     runner.command("train")

@@ -156,6 +156,7 @@ class Runner(TrainingLoop):
             return
         self._paused = False
         self._fault("", "controls", "chart")
+        self.publisher.post(offers=tuple(offer for offer in self.state.offers if offer != "restore"))
         self._job = self._training()
 
     def _do_pause(self) -> None:
@@ -193,6 +194,7 @@ class Runner(TrainingLoop):
             self._say("ready", f"Stopped at step {step:,}.{kept}", step=step, trouble=bool(self._unsaved))
         else:
             self._say("ready", "Stopped before the first step. What was shown before is kept; Train begins anew.")
+            self._offer()
 
     def _do_reset(self) -> None:
         self._end_job()
