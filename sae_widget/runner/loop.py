@@ -42,6 +42,7 @@ class Loop:
         self._commands: deque[str] = deque()
         self._dirty: dict[str, float] = {"model": 0.0}
         self._postponed: set[str] = set()  # inputs that were changed during a job and are acted on after it
+        self._last = ""  # what was done last
         self._next_card = 0.0  # not before this: whoever clicks through features must not stop the training
         self._dropped = False  # whether a stop came before what it stops had begun
         self._poked = False
@@ -137,7 +138,7 @@ class Loop:
             now = time.monotonic()
             due = {"read": now + DEBOUNCE, "selected": max(now, self._next_card)}.get(what, now)
             self._dirty[what] = due
-            self._poked |= due <= now
+            self._poked |= due <= now and not (what == "selected" and self._trains)
             self._cond.notify_all()
 
     def _on_command(self, change: Any) -> None:
@@ -159,6 +160,7 @@ class Loop:
                 if self._closed:
                     break
                 what, self._busy, self._poked = self._next(), True, False
+                self._last = what
                 if what in self._commands:
                     self._commands.remove(what)
                 self._dirty.pop(what, None)
@@ -176,6 +178,10 @@ class Loop:
         except Exception:
             log.exception("the last results could not be kept")
 
+    @property
+    def _trains(self) -> bool:
+        return self._job is not None and not self._paused
+
     def _next(self) -> str:
         """The most urgent thing to do, or an empty string: commands, inputs that have rested, the job.
 
@@ -189,9 +195,10 @@ class Loop:
             return "loaded"
         now = time.monotonic()
         for what in ("model", "read", "settings", "selected", "progress"):
-            if what in self._dirty and self._dirty[what] <= now:
+            again = what == "selected" == self._last and self._trains  # the training has its turn in between
+            if what in self._dirty and self._dirty[what] <= now and not again:
                 return what
-        return "job" if self._job is not None and not self._paused else ""
+        return "job" if self._trains else ""
 
     def _rest(self) -> float | None:
         if self._loading is not None:
