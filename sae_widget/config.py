@@ -6,7 +6,14 @@ import difflib
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
-ARCHITECTURES = {"topk": ("k",), "standard": ("l1_coefficient",)}
+ARCHITECTURES = {
+    "topk": ("k",),
+    "batchtopk": ("k",),
+    "matryoshka_batchtopk": ("k", "matryoshka_levels"),
+    "standard": ("l1_coefficient",),
+    "gated": ("l1_coefficient",),
+    "jumprelu": ("l0_coefficient", "bandwidth"),
+}
 """Kinds of SAE, and the settings that only they read; all else of a kind is in its file in ``sae``."""
 HOOK_NAMES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "final_norm")
 MAX_TEXT_CHARS = 200_000
@@ -24,6 +31,10 @@ FIXED_SETTINGS = (
     "unit_norm_decoder",
     "tied_init",
     "loss_reduction",
+    "matryoshka_levels",
+    "precision",
+    "validation_share",
+    "max_norm_multiple",
 )
 """Settings that an SAE has for its whole training; the others can change while it trains."""
 ALIASES = {
@@ -68,6 +79,14 @@ class TrainConfig:
     """Weight of the sparsity penalty (standard); in units where activations have mean norm sqrt(d_in)."""
     k: int = 16
     """Features that fire on each token (topk); how many truly do is not known, so compare several."""
+    matryoshka_levels: int = 4
+    """Nested dictionaries (matryoshka_batchtopk): the first d_sae / 2, d_sae / 4, ... features alone must do too."""
+    l0_coefficient: float = 1.0
+    """Weight of the penalty on the number of features that fire (jumprelu)."""
+    bandwidth: float = 2.0
+    """Width of the window around the threshold in which the threshold learns (jumprelu)."""
+    target_l0: float = 0.0
+    """Features that should fire on a token: the trainer finds the sparsity setting for it; 0: the setting decides."""
     learning_rate: float = 1e-3
     """Adam's step size at the top of its schedule; for wide topk SAEs 2e-4 / sqrt(d_sae / 16384) is usual."""
     steps: int = 2000
@@ -96,6 +115,14 @@ class TrainConfig:
     """``linear``: constant, then to zero over the last fifth; ``halving``: halved every 100 steps; ``constant``."""
     max_grad_norm: float = 1.0
     """Gradients are scaled down to this norm; 0 leaves them."""
+    resample_every: int = 0
+    """Steps after which dead features start again from the tokens that are reconstructed worst; 0: never."""
+    validation_share: float = 0.0
+    """Share of the windows that is kept out of training and measured on instead."""
+    max_norm_multiple: float = 10.0
+    """Tokens behind position 0 with more than so many times the median norm are left out of training; 0: none."""
+    precision: str = "auto"
+    """Matrix products in ``float32`` or ``bfloat16``; ``auto``: bfloat16 where it was measured to be faster."""
 
     def __post_init__(self) -> None:
         _choice("architecture", self.architecture, tuple(ARCHITECTURES))
@@ -111,6 +138,14 @@ class TrainConfig:
         _number("l1_warmup", self.l1_warmup, 0.0, 1.0)
         _number("lr_warmup", self.lr_warmup, 0.0, 1.0)
         _number("max_grad_norm", self.max_grad_norm, 0.0, 1e6)
+        _choice("precision", self.precision, ("auto", "float32", "bfloat16"))
+        _whole("matryoshka_levels", self.matryoshka_levels, 1, 12)
+        _whole("resample_every", self.resample_every, 0, MAX_STEPS)
+        _number("l0_coefficient", self.l0_coefficient, 0.0, 1e6)
+        _number("bandwidth", self.bandwidth, 1e-6, 1e3)
+        _number("target_l0", self.target_l0, 0.0, float(self.d_sae))
+        _number("validation_share", self.validation_share, 0.0, 0.5)
+        _number("max_norm_multiple", self.max_norm_multiple, 0.0, 1e6)
         for name in ("skip_first", "normalize", "center", "unit_norm_decoder", "tied_init"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name} must be True or False, got {_told(getattr(self, name))}")
@@ -141,6 +176,8 @@ class TrainConfig:
             lr_warmup=0.0,
             lr_schedule="halving",
             max_grad_norm=0.0,
+            max_norm_multiple=0.0,
+            precision="float32",
         )
         return original.changed(**changes)
 

@@ -48,6 +48,7 @@ class SAE:
     words = ""  # what a person sees in the form
     elementwise = False  # ``activate`` is one function of each number alone
     revives_dead = False  # in training, dead features learn what the live ones miss
+    vectors: tuple[str, ...] = ()  # names of its further parameters, each [d_sae]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -57,7 +58,8 @@ class SAE:
         if self.W_enc.ndim != 2:
             raise ValueError(f"W_enc must be [d_in, d_sae], got {list(self.W_enc.shape)}")
         d_in, d_sae = self.W_enc.shape
-        for name, shape in (("b_enc", (d_sae,)), ("W_dec", (d_sae, d_in)), ("b_dec", (d_in,))):
+        shapes = {"b_enc": (d_sae,), "W_dec": (d_sae, d_in), "b_dec": (d_in,)}
+        for name, shape in (shapes | dict.fromkeys(self.vectors, (d_sae,))).items():
             if tuple(getattr(self, name).shape) != shape:
                 raise ValueError(f"{name} must be {list(shape)}, got {list(getattr(self, name).shape)}")
 
