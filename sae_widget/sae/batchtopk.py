@@ -30,6 +30,7 @@ class BatchTopKSAE(SAE):
     k: int = 16
     threshold: float = 0.0
 
+    trains_apart = True
     architecture = "batchtopk"
     words = "BatchTopK: k features per token on average"
     elementwise = True

@@ -28,6 +28,7 @@ class GatedSAE(SAE):
     b_mag: torch.Tensor = field(default_factory=lambda: torch.zeros(0))  # [d_sae]
     r_mag: torch.Tensor = field(default_factory=lambda: torch.zeros(0))  # [d_sae]
 
+    trains_apart = True
     architecture = "gated"
     words = "Gated: whether and how much apart"
     vectors = ("b_mag", "r_mag")
