@@ -77,8 +77,9 @@ class BatchTopKWorkspace(TopKWorkspace):
 class MatryoshkaWorkspace(BatchTopKWorkspace):
     """Nested dictionaries (Bussmann et al. 2025, https://arxiv.org/abs/2503.17547): the mean of their losses.
 
-    Level ``l`` reconstructs from the first ``d_sae / 2^(levels - l)`` features alone. With ``e_l`` the error of level
-    ``l``, the features that come in at level ``g`` get the gradient of ``mean_l ||e_l||^2`` through ``e_g, e_{g+1}, ...``.
+    Level ``l`` reconstructs from the first ``d_sae / 2^(levels - l)`` features alone. With ``e_l`` the error of
+    level ``l``, the features that come in at level ``g`` get the gradient of ``mean_l ||e_l||^2`` through
+    ``e_g, e_{g+1}, ...``.
     """
 
     def resize(self, batch_size: int) -> None:

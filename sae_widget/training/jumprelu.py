@@ -12,8 +12,8 @@ THRESHOLD_START = 0.1
 class JumpReLUWorkspace(DenseWorkspace):
     """The straight-through estimators of Rajamanoharan et al. 2024 (https://arxiv.org/abs/2407.14435).
 
-    ``feature_acts = hidden_pre * (hidden_pre > threshold)``; its gradient to ``hidden_pre`` is 1 where a feature fires. A
-    threshold has no true gradient: with ``K`` 1 in a window of width ``bandwidth`` around it and 0 outside, each token
+    ``feature_acts = hidden_pre * (hidden_pre > threshold)``; its gradient to ``hidden_pre`` is 1 where a feature fires.
+    A threshold has no true gradient: with ``K`` 1 in a window of width ``bandwidth`` around it and 0 outside, each token
     gives it ``-(threshold * grad_acts + c) * K / bandwidth``, where ``c`` is the slope of the penalty in the number of
     features that fire. The penalty is ``l0_coefficient * L0``, or with ``target_l0``
     ``l0_coefficient * d_in * (L0 / target_l0 - 1)^2`` (their appendix; d_in, because they scale activations to mean

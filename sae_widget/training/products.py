@@ -23,7 +23,7 @@ SMALLEST = 2**24  # multiplications of a product: smaller ones lose to the conve
 
 @lru_cache(maxsize=1)
 def bfloat16_is_fast() -> bool:
-    """Whether this processor multiplies bfloat16 matrices much faster than float32 ones, measured once (about 20 ms)."""
+    """Whether this processor multiplies bfloat16 matrices much faster than float32 ones, measured once (20 ms)."""
     seconds = {}
     for dtype in (torch.float32, torch.bfloat16):
         a, b = torch.ones(256, 512, dtype=dtype), torch.ones(1024, 512, dtype=dtype)

@@ -1,8 +1,8 @@
 """Kinds of which few features fire: products over the pairs (token, feature) that fire instead of whole matrices.
 
 One dense product is left of five, the encoder's. The others are: ``decode`` a weighted sum of decoder rows
-(``embedding_bag``), the gradient of the activations a product sampled at the pairs (``sampled_addmm``), the gradients of
-both matrices weighted sums of the batch's rows, after the pairs were sorted by feature.
+(``embedding_bag``), the gradient of the activations a product sampled at the pairs (``sampled_addmm``), the gradients
+of both matrices weighted sums of the batch's rows, after the pairs were sorted by feature.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sae_widget.training.dense import DenseWorkspace
 from sae_widget.training.gradients import Losses
 
 if TYPE_CHECKING:
-    from sae_widget.training.gradients import Revival, Weights
+    from sae_widget.training.gradients import Weights
 
 SPARSE_BELOW = 1 / 8  # of the features firing; with more, whole matrices are faster
 CHUNK_FLOATS = 2**21  # of a gradient at a time: larger temporaries are mapped anew each time, page by page
