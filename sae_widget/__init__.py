@@ -18,7 +18,20 @@ if TYPE_CHECKING:
     from sae_widget.config import TrainConfig
     from sae_widget.explorer import SuperpositionExplorer
     from sae_widget.features import feature_stats, prompt_features, top_contexts
-    from sae_widget.metrics import explained_variance
+    from sae_widget.metrics import (
+        BestMatch,
+        FrequencyHistogram,
+        best_match,
+        dead_count,
+        explained_variance,
+        feature_frequency,
+        frequency_histogram,
+        l0,
+        mmcs,
+        recovered,
+        relative_reconstruction_bias,
+        shrinkage,
+    )
     from sae_widget.sae import SAE, StandardSAE, TopKSAE
     from sae_widget.training import History, Trainer, TrainingFault, TrainStep, train
 
@@ -32,7 +45,20 @@ _HOME = {
     "config": ("TrainConfig",),
     "explorer": ("SuperpositionExplorer",),
     "features": ("feature_stats", "prompt_features", "top_contexts"),
-    "metrics": ("explained_variance",),
+    "metrics": (
+        "BestMatch",
+        "FrequencyHistogram",
+        "best_match",
+        "dead_count",
+        "explained_variance",
+        "feature_frequency",
+        "frequency_histogram",
+        "l0",
+        "mmcs",
+        "recovered",
+        "relative_reconstruction_bias",
+        "shrinkage",
+    ),
     "sae": ("SAE", "StandardSAE", "TopKSAE"),
     "training": ("History", "TrainStep", "Trainer", "TrainingFault", "train"),
 }
@@ -41,6 +67,8 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 __all__ = [
     "SAE",
     "Activations",
+    "BestMatch",
+    "FrequencyHistogram",
     "History",
     "LanguageModel",
     "ModelLoadError",
@@ -52,15 +80,24 @@ __all__ = [
     "TrainStep",
     "Trainer",
     "TrainingFault",
+    "best_match",
+    "dead_count",
     "explained_variance",
+    "feature_frequency",
     "feature_stats",
+    "frequency_histogram",
     "get_activations",
+    "l0",
     "layer_name",
     "load_model",
     "load_sae",
     "load_stats",
+    "mmcs",
     "prompt_features",
+    "recovered",
+    "relative_reconstruction_bias",
     "save_sae",
+    "shrinkage",
     "top_contexts",
     "train",
 ]
