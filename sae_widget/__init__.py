@@ -32,7 +32,20 @@ if TYPE_CHECKING:
         relative_reconstruction_bias,
         shrinkage,
     )
+    from sae_widget.recovery import Recovery, measure_recovery
     from sae_widget.sae import SAE, StandardSAE, TopKSAE
+    from sae_widget.toy import (
+        SuperpositionConfig,
+        SuperpositionModels,
+        SuperpositionStep,
+        ToyConfig,
+        ToyData,
+        feature_dimensionality,
+        interference,
+        run_superposition,
+        toy_data,
+        train_superposition,
+    )
     from sae_widget.training import History, Trainer, TrainingFault, TrainStep, train
 
 __version__ = "0.1.0"
@@ -59,7 +72,20 @@ _HOME = {
         "relative_reconstruction_bias",
         "shrinkage",
     ),
+    "recovery": ("Recovery", "measure_recovery"),
     "sae": ("SAE", "StandardSAE", "TopKSAE"),
+    "toy": (
+        "SuperpositionConfig",
+        "SuperpositionModels",
+        "SuperpositionStep",
+        "ToyConfig",
+        "ToyData",
+        "feature_dimensionality",
+        "interference",
+        "run_superposition",
+        "toy_data",
+        "train_superposition",
+    ),
     "training": ("History", "TrainStep", "Trainer", "TrainingFault", "train"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
@@ -72,10 +98,16 @@ __all__ = [
     "History",
     "LanguageModel",
     "ModelLoadError",
+    "Recovery",
     "SaeFileError",
     "StandardSAE",
+    "SuperpositionConfig",
     "SuperpositionExplorer",
+    "SuperpositionModels",
+    "SuperpositionStep",
     "TopKSAE",
+    "ToyConfig",
+    "ToyData",
     "TrainConfig",
     "TrainStep",
     "Trainer",
@@ -83,23 +115,29 @@ __all__ = [
     "best_match",
     "dead_count",
     "explained_variance",
+    "feature_dimensionality",
     "feature_frequency",
     "feature_stats",
     "frequency_histogram",
     "get_activations",
+    "interference",
     "l0",
     "layer_name",
     "load_model",
     "load_sae",
     "load_stats",
+    "measure_recovery",
     "mmcs",
     "prompt_features",
     "recovered",
     "relative_reconstruction_bias",
+    "run_superposition",
     "save_sae",
     "shrinkage",
     "top_contexts",
+    "toy_data",
     "train",
+    "train_superposition",
 ]
 
 
