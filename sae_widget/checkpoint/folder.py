@@ -8,22 +8,30 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import save
 
 from sae_widget.checkpoint.atomic import read_together, replace_files
-from sae_widget.checkpoint.base import CONFIG, STATS, WEIGHTS, SaeFileError, unreadable
+from sae_widget.checkpoint.base import CONFIG, STATS, TRAINING, TRAINING_INFO, WEIGHTS, SaeFileError, reason, unreadable
 from sae_widget.checkpoint.config import SaeConfig, parse_config, write_config
-from sae_widget.checkpoint.tensors import read_tensors
+from sae_widget.checkpoint.tensors import pieces, read_tensors
+from sae_widget.checkpoint.training import training_contents
 from sae_widget.sae import REGISTRY, SAE
+
+if TYPE_CHECKING:
+    from sae_widget.checkpoint.atomic import Content
 
 STORED = {"float32": torch.float32, "float16": torch.float16}
 
 
 def save_sae(
-    sae: SAE, path: str | Path, stats: dict[str, torch.Tensor] | None = None, *, dtype: str = "float32"
+    sae: SAE,
+    path: str | Path,
+    stats: dict[str, torch.Tensor] | None = None,
+    *,
+    dtype: str = "float32",
+    training: tuple[dict[str, torch.Tensor], dict[str, Any]] | None = None,
 ) -> None:
     """Write an SAE into a folder, in place of what was there; a reader sees the old one or the new one.
 
@@ -32,6 +40,8 @@ def save_sae(
         path: the folder, made when it does not exist.
         stats: tensors to keep beside it; without them, those of an earlier save are removed.
         dtype: ``"float32"`` or ``"float16"`` (half the size).
+        training: tensors and information of the training that it comes from, as ``save_training_state`` takes
+            them; without them, those of an earlier save are removed.
 
     Raises:
         ValueError: another dtype.
@@ -40,14 +50,18 @@ def save_sae(
     if dtype not in STORED:
         raise ValueError(f"dtype must be one of {', '.join(STORED)}, got {dtype!r}")
     folder = Path(path)
-    contents = {WEIGHTS: save(_folded(sae, STORED[dtype])), CONFIG: write_config(sae, dtype)}
+    weights = _folded(sae, STORED[dtype])
+    contents: dict[str, Content] = {WEIGHTS: pieces(weights), CONFIG: write_config(sae, dtype)}
     if stats is not None:
-        contents[STATS] = save({name: tensor.detach().contiguous() for name, tensor in stats.items()})
+        contents[STATS] = pieces(stats)
+    if training is not None:
+        contents |= training_contents(*training)
+    gone = tuple(name for name in (STATS, TRAINING, TRAINING_INFO) if name not in contents)
     try:
-        replace_files(folder, contents, gone=() if stats is not None else (STATS,))
+        replace_files(folder, contents, gone)
     except OSError as error:
         raise SaeFileError(
-            f"The SAE could not be saved in {folder}: {_reason(error)}. "
+            f"The SAE could not be saved in {folder}: {reason(error)}. "
             "What was there before is intact; make room or choose another folder, then save again."
         ) from error
 
@@ -80,7 +94,7 @@ def _read(folder: Path, read: Any) -> Any:
     try:
         return read_together(folder, read)
     except OSError as error:
-        raise unreadable(f"No SAE could be read from {folder}", _reason(error)) from error
+        raise unreadable(f"No SAE could be read from {folder}", reason(error)) from error
 
 
 def _load(folder: Path, d_in: int | None) -> SAE:
@@ -119,7 +133,7 @@ def _unfolded(config: SaeConfig, tensors: dict[str, torch.Tensor]) -> SAE:
     W_enc, W_dec = tensors["W_enc"].div_(scale), tensors["W_dec"].mul_(scale)
     b_enc, b_dec = tensors["b_enc"], tensors["b_dec"].mul_(scale)
     kind = REGISTRY[config.architecture]
-    extra = {"k": config.k} if "k" in {f.name for f in fields(kind)} else {}
+    extra: dict[str, Any] = {"k": config.k} if "k" in {f.name for f in fields(kind)} else {}
     if extra and config.rescale_acts_by_decoder_norm:
         norms = W_dec.norm(dim=1).clamp_min(1e-30)  # [d_sae]; the same function with rows of norm 1
         W_enc, b_enc, W_dec = W_enc * norms, b_enc * norms, W_dec / norms[:, None]
@@ -136,8 +150,3 @@ def _unfolded(config: SaeConfig, tensors: dict[str, torch.Tensor]) -> SAE:
         metadata=config.sae_metadata(),
         **extra,
     )
-
-
-def _reason(error: OSError) -> str:
-    name = f" ({Path(error.filename).name})" if isinstance(error.filename, str) and error.filename else ""
-    return f"{(error.strerror or str(error)).lower()}{name}"
