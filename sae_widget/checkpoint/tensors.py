@@ -92,7 +92,7 @@ def read_tensors(
         tensors = {entry.name: _read_one(path.name, file, entry) for entry in entries}
     if exact:
         return tensors
-    return {name: _as_float32(f"{path.name}: {name}", tensors.pop(name)) for name in list(tensors)}
+    return {name: as_float32(f"{path.name}: {name}", tensors.pop(name)) for name in list(tensors)}
 
 
 def pieces(tensors: dict[str, torch.Tensor]) -> Iterator[bytes | memoryview]:
@@ -200,7 +200,8 @@ def by(shape: tuple[int, ...]) -> str:
     return "x".join(str(n) for n in shape) or "a single number"
 
 
-def _as_float32(name: str, tensor: torch.Tensor) -> torch.Tensor:
+def as_float32(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """A floating point tensor as float32; ``SaeFileError`` when a number of it is not finite."""
     if not tensor.is_floating_point():
         return tensor
     tensor = tensor.to(torch.float32)
