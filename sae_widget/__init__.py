@@ -14,7 +14,7 @@ from sae_widget.journal import JOURNAL
 if TYPE_CHECKING:
     from sae_widget.activations import get_activations, load_model
     from sae_widget.activations.base import Activations, LanguageModel, ModelLoadError, layer_name
-    from sae_widget.checkpoint import SaeFileError, load_sae, load_stats, save_sae
+    from sae_widget.checkpoint import SaeFileError, load_release, load_sae, load_stats, save_sae
     from sae_widget.config import TrainConfig
     from sae_widget.explorer import SuperpositionExplorer
     from sae_widget.features import feature_stats, prompt_features, top_contexts
@@ -54,7 +54,7 @@ logging.getLogger(__name__).addHandler(JOURNAL)
 _HOME = {
     "activations": ("get_activations", "load_model"),
     "activations.base": ("Activations", "LanguageModel", "ModelLoadError", "layer_name"),
-    "checkpoint": ("SaeFileError", "load_sae", "load_stats", "save_sae"),
+    "checkpoint": ("SaeFileError", "load_release", "load_sae", "load_stats", "save_sae"),
     "config": ("TrainConfig",),
     "explorer": ("SuperpositionExplorer",),
     "features": ("feature_stats", "prompt_features", "top_contexts"),
@@ -124,6 +124,7 @@ __all__ = [
     "l0",
     "layer_name",
     "load_model",
+    "load_release",
     "load_sae",
     "load_stats",
     "measure_recovery",

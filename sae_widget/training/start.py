@@ -17,12 +17,17 @@ TIED_SEED = 0x5AE5AE5A
 
 
 def check_start(start: SAE, config: TrainConfig, d_in: int) -> None:
-    """Raise ``ValueError`` unless this SAE has the shape and the architecture of the settings."""
+    """Raise ``ValueError`` unless this SAE has the shape and the architecture of the settings, and can go on."""
     wanted = (config.architecture, d_in, config.d_sae)
     if (start.architecture, start.d_in, start.d_sae) != wanted:
         raise ValueError(
             f"The SAE to start from is {start.architecture}, {start.d_in} x {start.d_sae}; "
             f"these settings need {wanted[0]}, {wanted[1]} x {wanted[2]}. Nothing was trained."
+        )
+    if start.normalize_activations != "none":
+        raise ValueError(
+            f"The SAE to start from normalises each token ({start.normalize_activations}), and the trainer does not. "
+            "Nothing was trained; start from an SAE without it, or from scratch."
         )
 
 
