@@ -127,6 +127,8 @@ class Batches:
     def resize(self, batch_size: int) -> None:
         """Change the batch size from the next batch on; 0 or more than there is takes all rows."""
         self.batch_size = effective_batch(self.n_rows, batch_size)
+        if self.full:
+            self.order, self.cursor = torch.arange(self.n_rows), self.n_rows
 
     @property
     def full(self) -> bool:
@@ -136,7 +138,6 @@ class Batches:
     def next(self) -> torch.Tensor:
         """Row numbers ``[batch_size]``."""
         if self.full:
-            self.order, self.cursor = torch.arange(self.n_rows), self.n_rows
             return self.order
         if self.cursor + self.batch_size > self.n_rows:
             self.order = torch.randperm(self.n_rows, generator=self.generator)

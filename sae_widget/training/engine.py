@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from sae_widget.metrics import share_of_error
-from sae_widget.training import data, schedule
+from sae_widget.training import data, quality, schedule
 from sae_widget.training.base import Flat, TrainingFault, TrainStep, adam_step
 from sae_widget.training.gradients import Losses, Workspace
 from sae_widget.training.quality import FixedSet
@@ -18,6 +18,7 @@ from sae_widget.training.start import copy_start, random_start
 if TYPE_CHECKING:
     from sae_widget.config import TrainConfig
     from sae_widget.sae import SAE
+    from sae_widget.training.feed import Feed
     from sae_widget.training.original import FastEpochs
 
 DEAD_SHARE = 0.1  # of the planned tokens without firing make a feature dead
@@ -29,68 +30,67 @@ class Engine:
     """Parameters, Adam, batches and counters; ``one_step`` advances all of them or, at a fault, none.
 
     Args:
-        values: ``[n, d_in]`` checked activations.
-        position: ``[n]`` place of each row in its window.
-        rows: ``[n_kept]`` which of them are trained on.
+        feed: where its batches come from.
         config: the settings.
         start: whose weights and scale to take instead of random ones.
     """
 
-    def __init__(
-        self,
-        values: torch.Tensor,
-        position: torch.Tensor,
-        rows: torch.Tensor,
-        config: TrainConfig,
-        start: SAE | None,
-    ) -> None:
-        self.values, self.position, self.rows, self.config = values, position, rows, config
-        d_in, d_sae = values.shape[1], config.d_sae
-        self.batches = data.Batches(len(rows), config.batch_size, config.seed)
-        self.step, self.tokens, self.tokens_per_second, self.with_first = 0, 0, 0.0, math.nan
+    def __init__(self, feed: Feed, config: TrainConfig, start: SAE | None) -> None:
+        self.feed, self.config = feed, config
+        d_in, d_sae = feed.d_in, config.d_sae
+        self.step, self.tokens, self.tokens_per_second = 0, 0, 0.0
+        self.with_first, self.validation = math.nan, math.nan  # as they were last measured
         if start is not None:
             self.scale = start.scale
         else:
-            self.scale = data.fixed_scale(values, rows) if config.normalize else 1.0
+            self.scale = feed.scale() if config.normalize else 1.0
         center_input = config.center if start is None else start.apply_b_dec_to_input
-        self.work = Workspace(d_in, d_sae, self.batches.batch_size, config, center_input)
+        self.work = Workspace(d_in, d_sae, feed.batch_size, config, center_input)
         self.moments = Flat(d_in, d_sae), Flat(d_in, d_sae)
         self.since = torch.zeros(d_sae, dtype=torch.int64)  # tokens since each feature fired
         self._count = torch.zeros((), dtype=torch.float32)  # Adam's
-        self._everything: torch.Tensor | None = None  # [n_kept, d_in] scaled, when batches are full
+        self._everything: tuple[torch.Tensor, torch.Tensor] | None = None  # scaled, and places: full batches
         self.fast: FastEpochs | None = None
-        self._fixed_set = FixedSet(position, config.seed, self.read)
+        self._make_fixed_sets()
         if start is not None:
             copy_start(self.work, start)
             return
         random_start(self.work)
         if config.center:
-            some = data.sample_rows(rows, data.MEDIAN_ROWS, config.seed)
-            self.work.params.b_dec.copy_(data.geometric_median(self.read(some)))
+            some = feed.sample(data.MEDIAN_ROWS, config.seed).mul_(self.scale)
+            self.work.params.b_dec.copy_(data.geometric_median(some))
 
     @property
     def dead_after(self) -> int:
         """A feature that did not fire over this many tokens is dead."""
-        batch_size = self.batches.batch_size
+        batch_size = self.feed.batch_size
         planned = int(DEAD_SHARE * self.config.steps * batch_size)
-        return max(batch_size, min(planned, len(self.rows), DEAD_TOKENS))
+        return max(batch_size, min(planned, self.feed.n_kept, DEAD_TOKENS))
 
     def reconfigure(self, config: TrainConfig) -> None:
         """Use other settings from the next step on."""
         if config.batch_size != self.config.batch_size:
-            self.batches.resize(config.batch_size)
-            self.work.resize(self.batches.batch_size)
+            self.feed.resize(config.batch_size)
+            self.work.resize(self.feed.batch_size)
         self.config = self.work.config = config
 
-    def read(self, rows: torch.Tensor) -> torch.Tensor:
-        """Scaled activations of these rows. ``[len(rows), d_in]``."""
-        return self.values.index_select(0, rows).mul_(self.scale)
+    def next_batch(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The next batch, scaled, and the place of each row in its window. ``[batch, d_in]``, ``[batch]``."""
+        if self.feed.full:
+            return self.everything()
+        x, position = self.feed.next()
+        return x.mul_(self.scale), position
 
-    def everything(self) -> torch.Tensor:
-        """Scaled activations of all kept rows. ``[n_kept, d_in]``."""
+    def everything(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scaled activations of all kept rows, and their places. ``[n_kept, d_in]``, ``[n_kept]``."""
         if self._everything is None:
-            self._everything = self.read(self.rows)
+            x, position = self.feed.everything()
+            self._everything = x.mul_(self.scale), position
         return self._everything
+
+    def _make_fixed_sets(self) -> None:
+        self._fixed_set = FixedSet(self.feed.evaluation(self.config.seed), self.scale)
+        self._held_out = FixedSet(self.feed.validation(quality.ROWS), self.scale)
 
     def one_step(self) -> TrainStep:
         """Advance by one step.
@@ -100,10 +100,9 @@ class Engine:
         """
         began, work, config, step = time.perf_counter(), self.work, self.config, self.step + 1
         rate = schedule.learning_rate(config, step)
-        chosen = self.batches.next()
-        x = self.everything() if self.batches.full else self.read(self.rows[chosen])  # [batch, d_in]
+        x, position = self.next_batch()
         work.forward(x)
-        share, with_first = self._shares(x, chosen)
+        share, with_first = self._shares(x, position)
         losses = work.backward(x, schedule.l1_weight(config, step), self._dead_features())
         if config.unit_norm_decoder:
             work.keep_norms()
@@ -113,10 +112,7 @@ class Engine:
             work.unit_norm()
         self.since.add_(len(x)).mul_(losses.fired == 0)
         self.step, self.tokens = step, self.tokens + len(x)
-        if with_first is not None:
-            self.with_first = with_first
-        elif step % self._fixed_set.interval(len(x)) == 0 or step in (1, config.steps):
-            self.with_first = self._fixed_set.measure(work)
+        self._measure_now_and_then(len(x), with_first)
         self.clock(len(x), time.perf_counter() - began)
         return TrainStep(
             step=step,
@@ -130,7 +126,18 @@ class Engine:
             learning_rate=rate,
             tokens_per_second=self.tokens_per_second,
             tokens=self.tokens,
+            validation_explained_variance=self.validation,
         )
+
+    def _measure_now_and_then(self, batch_size: int, with_first: float | None) -> None:
+        """The fixed sets, unless the batch was everything; the first and the last step always measure."""
+        ends = self.step in (1, self.config.steps)
+        if with_first is not None:
+            self.with_first = with_first
+        elif ends or self.step % self._fixed_set.interval(batch_size) == 0:
+            self.with_first = self._fixed_set.measure(self.work)
+        if len(self._held_out.x) and (ends or self.step % self._held_out.interval(batch_size) == 0):
+            self.validation = self._held_out.measure(self.work)
 
     def clock(self, tokens: int, seconds: float) -> None:
         """Note how long so many tokens took; pauses do not count."""
@@ -144,33 +151,34 @@ class Engine:
             "exp_avg": self.moments[0].vector,
             "exp_avg_sq": self.moments[1].vector,
             "since_fired": self.since,
-            "order": self.batches.order,
-            "generator": self.batches.generator.get_state(),
             "scale": torch.tensor(self.scale, dtype=torch.float32),
             "with_first": torch.tensor(self.with_first, dtype=torch.float32),
-            "counters": torch.tensor([self.step, self.tokens, self.batches.cursor]),
+            "counters": torch.tensor([self.step, self.tokens]),
         }
-        return {name: tensor.clone() for name, tensor in tensors.items()}
+        if len(self._held_out.x):
+            tensors["validation"] = torch.tensor(self.validation, dtype=torch.float32)
+        return {name: tensor.clone() for name, tensor in tensors.items()} | self.feed.state()
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
         """Take over a ``state_dict`` whose shapes have been checked."""
+        self.feed.load_state(state)
         self.work.params.vector.copy_(state["params"])
         self.moments[0].vector.copy_(state["exp_avg"])
         self.moments[1].vector.copy_(state["exp_avg_sq"])
         self.since.copy_(state["since_fired"])
-        self.batches.order = state["order"].clone()
-        self.batches.generator.set_state(state["generator"])
         self.scale, self.with_first = float(state["scale"]), float(state["with_first"])
-        self.step, self.tokens, self.batches.cursor = (int(n) for n in state["counters"])
+        self.validation = float(state.get("validation", math.nan))
+        self.step, self.tokens = (int(n) for n in state["counters"])
         self._everything = None
+        self._make_fixed_sets()
 
-    def _shares(self, x: torch.Tensor, chosen: torch.Tensor) -> tuple[float, float | None]:
+    def _shares(self, x: torch.Tensor, position: torch.Tensor) -> tuple[float, float | None]:
         """Explained variance of the batch without position 0; and with it, when the batch is all there is."""
-        error, everything = self.work.error, len(x) == len(self.position)
+        error, everything = self.work.error, len(x) == self.feed.n_tokens
         if self.config.skip_first:
             share = share_of_error(x, error)
             return share, share if everything else None
-        rest = self.position[self.rows[chosen]] != 0
+        rest = position != 0
         return share_of_error(x[rest], error[rest]), share_of_error(x, error) if everything else None
 
     def _dead_features(self) -> torch.Tensor | None:
@@ -186,10 +194,10 @@ class Engine:
         grads, largest = self.work.grads.vector, self.config.max_grad_norm
         norm = float(torch.linalg.vector_norm(grads))
         if not math.isfinite(losses.total):
-            self.batches.undo()
+            self.feed.undo()
             raise TrainingFault(step, rate, "loss", losses.total)
         if not math.isfinite(norm):
-            self.batches.undo()
+            self.feed.undo()
             raise TrainingFault(step, rate, "gradient", norm)
         if 0 < largest < norm:
             grads.mul_(largest / norm)
