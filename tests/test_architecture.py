@@ -31,7 +31,7 @@ RANKS = {
     "ngram": 1,
     "sae": 1,
     "checkpoint": 2,
-    "data": 2,
+    "data": 3,
     "features": 2,
     "pretrain": 2,
     "training": 2,

@@ -32,6 +32,9 @@ class ActivationSource(Protocol):
     def load(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Values ``[n, d_in]`` floating point and position ``[n]`` of a block, which begins with a window."""
 
+    def whole(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Values and position of all blocks, for a corpus that is small."""
+
 
 def is_source(given: Any) -> TypeGuard[ActivationSource]:
     """Whether this is a corpus in blocks and not a tensor."""
@@ -41,13 +44,6 @@ def is_source(given: Any) -> TypeGuard[ActivationSource]:
 def buffer_rows(source: ActivationSource) -> int:
     """How many rows of a corpus are held at once."""
     return source.buffer_tokens or max(1, BUFFER_BYTES // (4 * source.d_in))
-
-
-def load_whole(source: ActivationSource) -> tuple[torch.Tensor, torch.Tensor]:
-    """All blocks of a small corpus as one: ``[n, d_in]`` float32 and ``[n]``."""
-    parts = [source.load(index) for index in range(source.n_blocks)]
-    values = torch.cat([part.float() for part, _ in parts]) if parts else torch.empty(0, source.d_in)
-    return values, torch.cat([place for _, place in parts]) if parts else torch.empty(0, dtype=torch.int64)
 
 
 class BlockFeed:
@@ -128,7 +124,7 @@ class BlockFeed:
     def sample(self, count: int, seed: int) -> torch.Tensor:
         """Of the rows that are held: the first buffer's, for a feed that was just made."""
         self._fill()
-        return self._values.index_select(0, data.sample_rows(torch.arange(len(self._order)), count, seed))
+        return self._values.index_select(0, data.sample_rows(self._order, count, seed))
 
     def evaluation(self, seed: int) -> torch.Tensor:
         """Of the first blocks."""

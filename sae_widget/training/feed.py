@@ -8,7 +8,7 @@ import torch
 
 from sae_widget.memory import check_buffer
 from sae_widget.training import data
-from sae_widget.training.blocks import ActivationSource, BlockFeed, buffer_rows, is_source, load_whole
+from sae_widget.training.blocks import ActivationSource, BlockFeed, buffer_rows, is_source
 from sae_widget.training.filters import LeftOut, held_out, norm_cutoff, split
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def make_feed(values: torch.Tensor | ActivationSource, position: torch.Tensor | 
     rows = buffer_rows(values)
     check_buffer(values.d_in, min(rows, values.n_tokens))
     if values.n_tokens <= rows:
-        return MemoryFeed(*load_whole(values), config)
+        return MemoryFeed(*values.whole(), config)
     return BlockFeed(values, config)
 
 
