@@ -216,7 +216,7 @@ class BlockFeed:
                 "Nothing was trained; raise it, or buffer_tokens."
             )
         self.n_kept = max(2, round(self.n_tokens * len(self._order) / n))
-        self._scale = data.fixed_scale(self._values, self._order)
+        self._scale = data.fixed_scale(self._values, self._order, at_once=2048)
         self._validation = self._values.index_select(0, data.sample_rows(held, HELD_ROWS, config.seed))
         rest = (~self._held[:n]).nonzero()[:, 0]
         chosen = rest[data.evaluation_rows(self._position[rest], config.seed)]

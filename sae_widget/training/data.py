@@ -51,9 +51,9 @@ def kept_rows(position: torch.Tensor, skip_first: bool) -> torch.Tensor:
     return rows
 
 
-def fixed_scale(values: torch.Tensor, rows: torch.Tensor) -> float:
+def fixed_scale(values: torch.Tensor, rows: torch.Tensor, at_once: int = 16384) -> float:
     """The scalar that brings the mean norm of these rows to sqrt(d_in), exactly a float32; 1 for all zeros."""
-    total = sum(float(values[part].norm(dim=1).sum()) for part in rows.split(16384))
+    total = sum(float(values[part].norm(dim=1).sum()) for part in rows.split(at_once))
     mean = total / len(rows)
     if mean < 1e-30:
         return 1.0
