@@ -32,7 +32,7 @@ RANKS = {
     "sae": 1,
     "toy": 1,
     "checkpoint": 2,
-    "data": 2,
+    "data": 3,
     "features": 2,
     "fidelity": 2,
     "pretrain": 2,

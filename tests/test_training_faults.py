@@ -39,11 +39,11 @@ class TestFaults:
         broken = Trainer(values, position, config)
         kept = 0
         for step in range(1, 201):
-            read = broken._engine.read
-            broken._engine.read = lambda rows, read=read: read(rows).fill_(math.nan)
+            following = broken._engine.feed.next
+            broken._engine.feed.next = lambda following=following: (following()[0].fill_(math.nan), position)
             with pytest.raises(TrainingFault, match=f"became NaN at step {step} .*Rolled back to step {step - 1},"):
                 next(broken.run())
-            broken._engine.read = read
+            broken._engine.feed.next = following
             sae, wanted = broken.sae(), good.sae()
             kept += all(
                 torch.equal(getattr(sae, name), getattr(wanted, name))

@@ -28,6 +28,7 @@ class TrainStep:
     learning_rate: float
     tokens_per_second: float
     tokens: int  # read since the start
+    validation_explained_variance: float = math.nan  # over at most 2,048 held-out tokens, position 0 left out
 
 
 class TrainingFault(Exception):

@@ -33,9 +33,11 @@ class BatchTopKWorkspace(TopKWorkspace):
 
     def applied(self) -> None:
         """Bring the threshold nearer to the smallest activation of the last batch."""
-        if not len(self.pairs.value):
+        value = self.pairs.value
+        smallest = self.mesh.gather(value.min() if len(value) else torch.tensor(torch.inf)).min()
+        known = self.memory["threshold"]
+        if not bool(torch.isfinite(smallest)):  # nothing fired
             return
-        known, smallest = self.memory["threshold"], self.pairs.value.min()
         known.add_(smallest - known, alpha=THRESHOLD_RATE if float(known) else 1.0)
 
     def _sparse(self) -> bool:
@@ -43,11 +45,12 @@ class BatchTopKWorkspace(TopKWorkspace):
 
     def _choose(self, pre: torch.Tensor) -> Pairs:
         flat, wanted = pre.reshape(-1), self.k * len(pre)
-        chosen = self._likely(flat, wanted)
+        if self.mesh.size > 1:
+            chosen: torch.Tensor | None = self._of_all(flat, wanted)
+        else:
+            chosen = self._likely(flat, wanted)
         if chosen is None:
             chosen = flat.topk(min(wanted, len(flat)), sorted=False).indices
-        if self.mesh.size > 1:
-            chosen = self._of_all(flat, chosen, wanted)
         return self._pairs(pre, chosen[flat[chosen] > 0].sort().values)
 
     def _likely(self, flat: torch.Tensor, wanted: int) -> torch.Tensor | None:
@@ -60,12 +63,14 @@ class BatchTopKWorkspace(TopKWorkspace):
             return None
         return near[flat[near].topk(wanted, sorted=False).indices]
 
-    def _of_all(self, flat: torch.Tensor, chosen: torch.Tensor, wanted: int) -> torch.Tensor:
-        """Those of ``chosen`` that are among the largest of all processes' batches together."""
-        values = flat[flat.topk(min(wanted * self.mesh.size, len(flat)), sorted=False).indices].float()
-        together = self.mesh.gather(values).reshape(-1)
-        least = together.topk(min(wanted * self.mesh.size, len(together))).values[-1]
-        return (flat >= least).nonzero()[:, 0]
+    def _of_all(self, flat: torch.Tensor, wanted: int) -> torch.Tensor:
+        """Those that are among the largest of all processes' rows together; ``wanted`` is the number for these."""
+        all_wanted = int(self.mesh.sum_(torch.tensor(wanted)))
+        largest = torch.zeros(all_wanted, dtype=torch.float32)
+        own = flat.topk(min(all_wanted, len(flat)), sorted=False).values
+        largest[: len(own)] = own
+        together = self.mesh.gather(largest).reshape(-1)
+        return (flat >= together.topk(all_wanted).values[-1]).nonzero()[:, 0]
 
     def _pairs(self, pre: torch.Tensor, flat: torch.Tensor) -> Pairs:
         token = torch.div(flat, self.d_sae, rounding_mode="floor")

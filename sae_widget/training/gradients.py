@@ -14,7 +14,7 @@ from sae_widget.training.products import BFloat16, Float32
 
 if TYPE_CHECKING:
     from sae_widget.config import TrainConfig
-    from sae_widget.training.mesh import Mesh
+    from sae_widget.training.mesh import Alone
 
 AUX_COEFFICIENT = 1 / 32  # of the dead features' loss (Gao et al. 2024, appendix A.2)
 DOT_ROWS = 1024  # decoder rows at a time, where a temporary of the size of the rows is needed
@@ -63,7 +63,7 @@ class Workspace:
     ) -> None:
         self.config, self.center_input, self.kind = config, center_input, trainable(config.architecture)
         self.params, self.grads = (Flat(d_in, d_sae, self.kind.vectors) for _ in range(2))
-        self.mesh: Mesh = ALONE
+        self.mesh: Alone = ALONE
         self.memory: dict[str, torch.Tensor] = {}  # what else goes on from step to step: scalars by name
         self.d_in, self.d_sae, self.bfloat16 = d_in, d_sae, bfloat16
         self.resize(batch_size)

@@ -13,7 +13,7 @@ class JumpReLUWorkspace(DenseWorkspace):
     """The straight-through estimators of Rajamanoharan et al. 2024 (https://arxiv.org/abs/2407.14435).
 
     ``feature_acts = hidden_pre * (hidden_pre > threshold)``; its gradient to ``hidden_pre`` is 1 where a feature fires.
-    A threshold has no true gradient: with ``K`` 1 in a window of width ``bandwidth`` around it and 0 outside, each token
+    A threshold has no true gradient: with ``K`` 1 in a window of width ``bandwidth`` around it and 0 outside, a token
     gives it ``-(threshold * grad_acts + c) * K / bandwidth``, where ``c`` is the slope of the penalty in the number of
     features that fire. The penalty is ``l0_coefficient * L0``, or with ``target_l0``
     ``l0_coefficient * d_in * (L0 / target_l0 - 1)^2`` (their appendix; d_in, because they scale activations to mean
@@ -38,12 +38,13 @@ class JumpReLUWorkspace(DenseWorkspace):
         acts.mul_(pre)
 
     def _penalty(self, acts: torch.Tensor, fired: torch.Tensor, per_act: float) -> float:
-        count, target = float(fired.sum()), self.config.target_l0
+        count, target, n = fired.sum(), self.config.target_l0, len(acts)
         if not target:
             self._slope = per_act
-            return per_act * count
-        n, whole = len(acts), per_act * self.d_in * len(acts)  # the coefficient, and the scale of the squared error
-        excess = count / n / target - 1.0
+            return per_act * float(count)
+        whole = per_act * self.d_in * n  # the coefficient, and the scale of the squared error
+        l0 = self.mesh.sum_(torch.stack([count, torch.tensor(float(n))]))  # of all processes' rows
+        excess = float(l0[0] / l0[1]) / target - 1.0
         self._slope = 2.0 * whole * excess / (target * n)
         return whole * excess * excess
 

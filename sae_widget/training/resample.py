@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 ENCODER_SHARE = 0.2  # of the mean norm of the live features' encoder rows
 
 
-def resample(work: Workspace, moments: Moments, dead: torch.Tensor, errors: torch.Tensor, seed: int) -> None:
+def resample(work: Workspace, moments: Moments, dead: torch.Tensor, seed: int) -> None:
     """Give each dead feature the direction of a token, drawn with probability in proportion to its squared loss.
 
     Its decoder row becomes that ``x - b_dec`` at norm 1, its encoder row the same at 0.2 times the mean norm of the
@@ -21,13 +21,12 @@ def resample(work: Workspace, moments: Moments, dead: torch.Tensor, errors: torc
     https://transformer-circuits.pub/2023/monosemantic-features).
 
     Args:
-        work: of the last step, with its ``target``.
+        work: of the last step, with its ``target`` and ``error``, of which only the proportions count.
         moments: Adam's.
         dead: ``[n_dead]`` numbers of features.
-        errors: ``[batch]`` squared errors of the tokens of that step.
         seed: of the draw.
     """
-    chance = errors.square()
+    chance = work.error.square().sum(1).square_()  # [batch]
     if not len(dead) or not float(chance.sum()) > 0:
         return
     generator = torch.Generator().manual_seed(seed)
