@@ -18,7 +18,6 @@ from benchmarks.floors import matmuls, name_of
 from benchmarks.samples import Sample, planted, sparse_combinations
 from benchmarks.timing import Speed, ratio, rounds_of, tokens_per_second
 
-NEEDS_PEERS = True
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
 D_IN = 768
 N_TOKENS = 196_608  # more than ours reads here, so that it sees no feature as dead, as nobody else does

@@ -28,14 +28,22 @@ def turn(contestant: Contestant, steps: int) -> Speed:
     threads = torch.get_num_threads()
     if contestant.threads != threads:
         torch.set_num_threads(contestant.threads)
+    _finish()
     began, cpu = time.perf_counter(), time.process_time()
     for _ in range(steps):
         contestant.step()
+    _finish()
     took = Speed((time.perf_counter() - began) / steps, (time.process_time() - cpu) / steps)
     contestant.threads = torch.get_num_threads()
     if contestant.threads != threads:
         torch.set_num_threads(threads)
     return took
+
+
+def _finish() -> None:
+    """Wait for what a GPU has been told to do."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def rounds_of(contestants: list[Contestant], rounds: int, least: dict[str, int]) -> dict[str, list[Speed]]:
