@@ -17,6 +17,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.stores import write_synthetic
+
 ROOT = Path(__file__).resolve().parents[1]
 WIDTHS = (1024, 4096, 16_384, 65_536)
 WIDTH_TASK = {"d_in": 768, "batch_size": 1024, "k": 32}
@@ -24,7 +26,6 @@ LEAST_STEPS, LEAST_SECONDS = 5, 8.0  # of a width, behind two steps of warm-up
 TOKENS = (100_000, 1_000_000, 10_000_000)
 TOKEN_TASK = {"d_in": 64, "d_sae": 512, "batch_size": 4096, "k": 8}
 BUFFER_TOKENS = 262_144
-BLOCK_TOKENS = 65_536
 LARGEST = int(os.environ.get("BENCH_TOKENS", TOKENS[-1]))  # leave out larger corpora, for trying the code
 
 
@@ -42,7 +43,7 @@ def run() -> list[tuple[str, str, str]]:
     corpora = {}
     for n in sizes:
         with tempfile.TemporaryDirectory(prefix="sae_widget-bench-") as folder:
-            write_store(Path(folder), n, TOKEN_TASK["d_in"])  # its memory and time are not the training's
+            write_synthetic(Path(folder), n, TOKEN_TASK["d_in"])  # its memory and time are not the training's
             corpora[n] = probe("tokens", n, folder)
     for n, found in corpora.items():
         what = f"TopK, corpus of {n:,} tokens from disk, {TOKEN_TASK['d_in']} dimensions, width {TOKEN_TASK['d_sae']}"
@@ -50,7 +51,9 @@ def run() -> list[tuple[str, str, str]]:
         rows.append((what, measured, ""))
     for small, large in itertools.pairwise(sizes):
         rows.append(_growth("tokens", small, large, corpora, "seconds", "seconds", f"at most {1.1 * large / small:g}"))
-        rows.append(_growth("tokens", small, large, corpora, "peak", "peak memory", "at most 1.2" if small > 1e5 else ""))
+        rows.append(
+            _growth("tokens", small, large, corpora, "peak", "peak memory", "at most 1.2" if small > 1e5 else "")
+        )
     return rows
 
 
@@ -58,7 +61,11 @@ def _growth(
     what: str, small: int, large: int, found: dict[int, dict[str, Any]], key: str, words: str, target: str = ""
 ) -> tuple[str, str, str]:
     grown = found[large][key] / found[small][key]
-    return f"{words}, {what} {small:,} -> {large:,}", f"{grown:.2f} times for {large / small:g} times the {what}", target
+    return (
+        f"{words}, {what} {small:,} -> {large:,}",
+        f"{grown:.2f} times for {large / small:g} times the {what}",
+        target,
+    )
 
 
 def probe(what: str, size: int, folder: str = "") -> dict[str, Any]:

@@ -172,6 +172,4 @@ def all_of(task: Task, values: torch.Tensor, position: torch.Tensor) -> list[Con
     with torch.random.fork_rng(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the peers' own deprecations
         rows = values.to(task.device)
-        return [ours(task, values, position)] + [
-            make(task, slices(rows, task.batch_size)) for make in PEERS.values()
-        ]
+        return [ours(task, values, position)] + [make(task, slices(rows, task.batch_size)) for make in PEERS.values()]

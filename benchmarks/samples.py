@@ -8,11 +8,13 @@ from typing import NamedTuple
 import torch
 from torch.nn.functional import embedding_bag, normalize
 
+from sae_widget.toy import ToyConfig, toy_data
+
 PER_TOKEN = 20  # directions that make up one token of ``sparse_combinations``
 
 
 class Sample(NamedTuple):
-    """Activations ``[n, d_in]``, the place ``[n]`` of each row in its window, the true directions where they are known."""
+    """Activations ``[n, d_in]``, the place ``[n]`` of each row in its window, the true directions if they are known."""
 
     values: torch.Tensor
     position: torch.Tensor
@@ -26,10 +28,11 @@ class Sample(NamedTuple):
 def sparse_combinations(n: int, d_in: int, n_true: int = 2048, seed: int = 0) -> Sample:
     """Non-negative combinations of random directions, a few to a token; the mean norm is sqrt(d_in).
 
-    The data of the measured speeds in the design notes. Windows have 128 tokens, none of them an outlier.
+    The data of the measured speeds in the design notes. Windows have 128 tokens, none of them an outlier. The seed is
+    of the tokens; the directions are always the same.
     """
-    g = torch.Generator().manual_seed(seed)
-    true = normalize(torch.randn(n_true, d_in, generator=g), dim=1)
+    true = normalize(torch.randn(n_true, d_in, generator=torch.Generator().manual_seed(0)), dim=1)
+    g = torch.Generator().manual_seed(1_000_003 + seed)
     which = torch.randint(n_true, (n, PER_TOKEN), generator=g)
     strength = torch.rand(n, PER_TOKEN, generator=g)
     values = embedding_bag(which, true, per_sample_weights=strength, mode="sum")
@@ -37,24 +40,19 @@ def sparse_combinations(n: int, d_in: int, n_true: int = 2048, seed: int = 0) ->
     return Sample(values, torch.arange(n) % 128, true)
 
 
-def planted(n: int = 20_000, n_true: int = 64, d_in: int = 32, share: float = 0.05) -> Sample:
-    """Unit directions, each on with probability ``share`` and strength U(0, 1), no window's first token apart."""
-    g = torch.Generator().manual_seed(11)
-    true = normalize(torch.randn(n_true, d_in, generator=g), dim=1)
-    strength = torch.rand(n, n_true, generator=g) * (torch.rand(n, n_true, generator=g) < share)
-    return Sample(strength @ true, 1 + torch.arange(n) % 127, true)
+def planted() -> Sample:
+    """The data of the widget's first toy: 64 directions in 32 dimensions, each on 5 % of the time."""
+    return _known(ToyConfig(), 20_000)
 
 
-def ladder(n: int, seed: int = 12) -> Sample:
-    """The repair ladder's data: 128 directions in 64 dimensions, 2 % on, a common mean, an outlier in front."""
-    g = torch.Generator().manual_seed(seed)
-    n_true, d_in = 128, 64
-    true = normalize(torch.randn(n_true, d_in, generator=g), dim=1)
-    strength = (1 + 3 * torch.rand(n, n_true, generator=g)) * (torch.rand(n, n_true, generator=g) < 0.02)
-    mean, first = normalize(torch.randn(2, d_in, generator=g), dim=1)
-    values, position = strength @ true + 6 * mean, torch.arange(n) % 14
-    values[position == 0] = 233 * first
-    return Sample(values, position, true)
+def ladder(n: int) -> Sample:
+    """The repair ladder's: 128 directions in 64 dimensions, 2 % on, a common mean, an outlier in front of a window."""
+    return _known(ToyConfig.ladder(), n)
+
+
+def _known(config: ToyConfig, n: int) -> Sample:
+    made = toy_data(config, n)
+    return Sample(made.values, made.position, made.directions)
 
 
 def bundled_activations(n: int, layer: int = 4) -> Sample:
