@@ -47,9 +47,9 @@ pictures: $(VENV)/.installed-test  ## take the pictures of the README again
 soak: $(VENV)/.installed-test  ## run the long tests (half an hour and more)
 	$(PYTEST) -m soak -n 0 --timeout 7200
 
-bench: $(VENV)/.installed-test  ## measure, and print one Markdown table
+bench: $(VENV)/.installed-test $(PEERS)/.installed  ## measure, and print one Markdown table (ARGS="throughput size" for some)
 	./.ci/chromium $(PY)
-	$(PY) -m benchmarks.run $(ARGS)
+	$(PY) -m benchmarks.run --peers $(PEERS)/bin/python $(ARGS)
 
 check: $(VENV)/.installed-dev  ## look at layout, likely bugs and types; changes nothing
 	$(PY) -m ruff format --check .
