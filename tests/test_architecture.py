@@ -56,7 +56,9 @@ SHARED_VIEWS = {"views.axes", "views.base", "views.palette", "views.pane", "view
 PARTS_OF_A_VIEW = {
     "views.controls": {"views.source_controls", "views.train_controls"},
     "views.source_controls": {"views.fields", "views.presets"},
-    "views.train_controls": {"views.fields"},
+    "views.train_controls": {"views.advanced_controls", "views.fields", "views.kind_controls"},
+    "views.kind_controls": {"views.fields"},
+    "views.advanced_controls": {"views.fields"},
 }
 
 

@@ -46,6 +46,7 @@ class SAE:
 
     architecture = ""  # the name in the registry
     words = ""  # what a person sees in the form
+    about = ""  # a sentence under it: what this kind does, and when to choose it
     elementwise = False  # ``activate`` is one function of each number alone
     revives_dead = False  # in training, dead features learn what the live ones miss
     vectors: tuple[str, ...] = ()  # names of its further parameters, each [d_sae]

@@ -31,7 +31,8 @@ class BatchTopKSAE(SAE):
     threshold: float = 0.0
 
     architecture = "batchtopk"
-    words = "BatchTopK: k features per token on average"
+    words = "BatchTopK: k on average"
+    about = "Like TopK, but hard tokens may use more features than easy ones: often better at equal k."
     elementwise = True
     revives_dead = True
 

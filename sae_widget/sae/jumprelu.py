@@ -26,7 +26,8 @@ class JumpReLUSAE(SAE):
     threshold: torch.Tensor = field(default_factory=lambda: torch.zeros(0))  # [d_sae]
 
     architecture = "jumprelu"
-    words = "JumpReLU: a threshold for each feature"
+    words = "JumpReLU: own thresholds"
+    about = "Each feature learns its own threshold to fire; it needs a longer training."
     vectors = ("threshold",)
 
     def activate(self, hidden_pre: torch.Tensor) -> torch.Tensor:
