@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
@@ -48,8 +48,9 @@ class SAE:
     words = ""  # what a person sees in the form
     about = ""  # a sentence under it: what this kind does, and when to choose it
     elementwise = False  # ``activate`` is one function of each number alone
+    trains_apart = False  # training has a rule of its own for it (``training.workspaces``), not ``fire``
     revives_dead = False  # in training, dead features learn what the live ones miss
-    vectors: tuple[str, ...] = ()  # names of its further parameters, each [d_sae]
+    vectors: ClassVar[tuple[str, ...]] = ()  # names of its further parameters, each [d_sae]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -169,8 +170,12 @@ def trainable(architecture: str) -> type[SAE]:
         ValueError: it has no class, or its class has no training rule.
     """
     kind = REGISTRY.get(architecture)
-    if kind is None or kind.fire is SAE.fire:
+    if kind is None or not _can_train(kind):
         why = "is not in the registry" if kind is None else f"has no training rule: {kind.__name__} lacks `fire`"
-        able = ", ".join(name for name, other in REGISTRY.items() if other.fire is not SAE.fire)
+        able = ", ".join(name for name, other in REGISTRY.items() if _can_train(other))
         raise ValueError(f"architecture {architecture!r} {why}. Nothing was trained; choose one of {able}.")
     return kind
+
+
+def _can_train(kind: type[SAE]) -> bool:
+    return kind.trains_apart or kind.fire is not SAE.fire

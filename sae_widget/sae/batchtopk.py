@@ -30,6 +30,7 @@ class BatchTopKSAE(SAE):
     k: int = 16
     threshold: float = 0.0
 
+    trains_apart = True
     architecture = "batchtopk"
     words = "BatchTopK: k on average"
     about = "Like TopK, but hard tokens may use more features than easy ones: often better at equal k."

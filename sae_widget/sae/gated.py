@@ -28,6 +28,7 @@ class GatedSAE(SAE):
     b_mag: torch.Tensor = field(default_factory=lambda: torch.zeros(0))  # [d_sae]
     r_mag: torch.Tensor = field(default_factory=lambda: torch.zeros(0))  # [d_sae]
 
+    trains_apart = True
     architecture = "gated"
     words = "Gated: if, then how much"
     about = "Like ReLU + L1, but the penalty decides only what fires and shrinks nothing."

@@ -25,6 +25,7 @@ class JumpReLUSAE(SAE):
 
     threshold: torch.Tensor = field(default_factory=lambda: torch.zeros(0))  # [d_sae]
 
+    trains_apart = True
     architecture = "jumprelu"
     words = "JumpReLU: own thresholds"
     about = "Each feature learns its own threshold to fire; it needs a longer training."

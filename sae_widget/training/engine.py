@@ -11,13 +11,18 @@ import torch
 from sae_widget.metrics import share_of_error
 from sae_widget.training import data, schedule
 from sae_widget.training.base import Flat, TrainingFault, TrainStep, adam_step
-from sae_widget.training.gradients import Losses, Workspace
+from sae_widget.training.mesh import ALONE
+from sae_widget.training.pressure import Pressure
 from sae_widget.training.quality import FixedSet
+from sae_widget.training.resample import resample
 from sae_widget.training.start import copy_start, random_start
+from sae_widget.training.workspaces import workspace
 
 if TYPE_CHECKING:
     from sae_widget.config import TrainConfig
     from sae_widget.sae import SAE
+    from sae_widget.training.gradients import Losses
+    from sae_widget.training.mesh import Mesh
     from sae_widget.training.original import FastEpochs
 
 DEAD_SHARE = 0.1  # of the planned tokens without firing make a feature dead
@@ -34,6 +39,7 @@ class Engine:
         rows: ``[n_kept]`` which of them are trained on.
         config: the settings.
         start: whose weights and scale to take instead of random ones.
+        mesh: the processes that train this SAE together, each with its share of every batch.
     """
 
     def __init__(
@@ -43,8 +49,9 @@ class Engine:
         rows: torch.Tensor,
         config: TrainConfig,
         start: SAE | None,
+        mesh: Mesh = ALONE,
     ) -> None:
-        self.values, self.position, self.rows, self.config = values, position, rows, config
+        self.values, self.position, self.rows, self.config, self.mesh = values, position, rows, config, mesh
         d_in, d_sae = values.shape[1], config.d_sae
         self.batches = data.Batches(len(rows), config.batch_size, config.seed)
         self.step, self.tokens, self.tokens_per_second, self.with_first = 0, 0, 0.0, math.nan
@@ -53,8 +60,11 @@ class Engine:
         else:
             self.scale = data.fixed_scale(values, rows) if config.normalize else 1.0
         center_input = config.center if start is None else start.apply_b_dec_to_input
-        self.work = Workspace(d_in, d_sae, self.batches.batch_size, config, center_input)
-        self.moments = Flat(d_in, d_sae), Flat(d_in, d_sae)
+        self.work = workspace(d_in, self.batches.batch_size, config, center_input)
+        self.work.mesh = mesh
+        self.work.fresh()
+        self.pressure = Pressure(self.work)
+        self.moments = Flat(d_in, d_sae, self.work.kind.vectors), Flat(d_in, d_sae, self.work.kind.vectors)
         self.since = torch.zeros(d_sae, dtype=torch.int64)  # tokens since each feature fired
         self._count = torch.zeros((), dtype=torch.float32)  # Adam's
         self._everything: torch.Tensor | None = None  # [n_kept, d_in] scaled, when batches are full
@@ -101,18 +111,23 @@ class Engine:
         began, work, config, step = time.perf_counter(), self.work, self.config, self.step + 1
         rate = schedule.learning_rate(config, step)
         chosen = self.batches.next()
+        chosen = chosen[self.mesh.rank :: self.mesh.size]
         x = self.everything() if self.batches.full else self.read(self.rows[chosen])  # [batch, d_in]
         work.forward(x)
         share, with_first = self._shares(x, chosen)
-        losses = work.backward(x, schedule.l1_weight(config, step), self._dead_features())
+        losses = work.backward(x, self.pressure.on(schedule.penalty(config, step)), self._dead_features())
         if config.unit_norm_decoder:
             work.keep_norms()
         self._check_and_clip(step, rate, losses)
-        adam_step(work.params, work.grads, self.moments, self._count.fill_(step), rate)
+        adam_step(work.params, work.grads, self.moments, self._count.fill_(step), rate, work.beta1)
         if config.unit_norm_decoder:
             work.unit_norm()
+        work.applied()
+        l0 = float(losses.fired.sum()) / len(x)
+        self.pressure.after(step, l0)
         self.since.add_(len(x)).mul_(losses.fired == 0)
         self.step, self.tokens = step, self.tokens + len(x)
+        self._resample()
         if with_first is not None:
             self.with_first = with_first
         elif step % self._fixed_set.interval(len(x)) == 0 or step in (1, config.steps):
@@ -123,7 +138,7 @@ class Engine:
             loss=losses.total,
             reconstruction=losses.reconstruction,
             sparsity=losses.sparsity,
-            l0=float(losses.fired.sum()) / len(x),
+            l0=l0,
             explained_variance=share,
             explained_variance_with_first=self.with_first,
             dead=int((self.since >= self.dead_after).sum()),
@@ -149,7 +164,9 @@ class Engine:
             "scale": torch.tensor(self.scale, dtype=torch.float32),
             "with_first": torch.tensor(self.with_first, dtype=torch.float32),
             "counters": torch.tensor([self.step, self.tokens, self.batches.cursor]),
+            "bfloat16": torch.tensor(self.work.bfloat16),
         }
+        tensors |= {f"memory.{name}": tensor for name, tensor in self.work.memory.items()}
         return {name: tensor.clone() for name, tensor in tensors.items()}
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
@@ -163,6 +180,21 @@ class Engine:
         self.scale, self.with_first = float(state["scale"]), float(state["with_first"])
         self.step, self.tokens, self.batches.cursor = (int(n) for n in state["counters"])
         self._everything = None
+        for name, tensor in self.work.memory.items():
+            tensor.copy_(state[f"memory.{name}"])
+        if bool(state["bfloat16"]) != self.work.bfloat16:
+            self.work.bfloat16 = not self.work.bfloat16
+            self.work.resize(self.batches.batch_size)
+
+    def _resample(self) -> None:
+        """Now and then, and not while the learning rate falls, give dead features a new start."""
+        config, every = self.config, self.config.resample_every
+        if not every or self.step % every or self.step > (1 - schedule.DECAY_SHARE) * config.steps:
+            return
+        dead = (self.since >= self.dead_after).nonzero()[:, 0]
+        errors = self.work.error.square().sum(1)  # as ``backward`` left it: in proportion to the errors
+        resample(self.work, self.moments, dead, errors, config.seed + self.step)
+        self.since[dead] = 0
 
     def _shares(self, x: torch.Tensor, chosen: torch.Tensor) -> tuple[float, float | None]:
         """Explained variance of the batch without position 0; and with it, when the batch is all there is."""

@@ -40,7 +40,7 @@ class FixedSet:
         """Explained variance over these tokens with the weights as they are, exactly a float32."""
         error = 0.0
         for rows in self.rows.split(len(work.error)):
-            work.forward(self.read(rows))
+            work.measure(self.read(rows))
             part = work.error[: len(rows)].view(-1)
             error += float(torch.dot(part, part))
         return float(torch.tensor(variance_share(error, *self.spread), dtype=torch.float32))

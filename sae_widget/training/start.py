@@ -32,10 +32,16 @@ def copy_start(work: Workspace, start: SAE) -> None:
     for name in ("b_enc", "W_dec", "b_dec"):
         getattr(p, name).copy_(getattr(start, name))
     p.W_enc.copy_(start.W_enc.t())
+    for name, vector in p.extra.items():
+        vector.copy_(getattr(start, name))
+    if "threshold" in work.memory:
+        work.memory["threshold"].fill_(start.threshold)  # type: ignore[attr-defined]
     if work.config.unit_norm_decoder:
         norms = p.W_dec.norm(dim=1)
         p.W_enc.mul_(norms[:, None])
         p.b_enc.mul_(norms)
+        for name in p.extra.keys() - {"r_mag"}:
+            p.extra[name].mul_(norms)
         work.unit_norm()
 
 

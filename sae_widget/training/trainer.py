@@ -131,6 +131,8 @@ class Trainer:
             apply_b_dec_to_input=engine.work.center_input,
             metadata=self.metadata | {"training": recipe},
             **{name: getattr(config, name) for name in own},
+            **{name: vector.clone() for name, vector in p.extra.items()},
+            **({"threshold": float(engine.work.memory["threshold"])} if "threshold" in engine.work.memory else {}),
         )
 
     def reconfigure(self, config: TrainConfig) -> None:
