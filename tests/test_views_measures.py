@@ -119,6 +119,13 @@ def test_facts_are_those_that_are_known():
     assert all(len(means) > 60 for _, _, means in found)
 
 
+def test_a_fidelity_without_a_number_is_a_dash():
+    fidelity = SimpleNamespace(
+        ce_clean=3.0, ce_sae=3.0, ce_zero=3.0, ce_mean=3.0, recovered_zero=NAN, recovered_mean=NAN, kl=0.0, n_tokens=8
+    )
+    assert [fact[:2] for fact in health_facts(numbers(), fidelity)] == [("CE recovered", "–"), ("KL", "0")]
+
+
 def test_frequencies_by_half_decade():
     shares = np.array([0.0, 0.0, 1e-7, 2e-4, 5e-4, 0.05, 1.0, 1.0])
     bars = frequency_bars(shares)

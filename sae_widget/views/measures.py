@@ -161,10 +161,11 @@ def health_facts(numbers: Numbers, fidelity: Any = None) -> tuple[tuple[str, str
         means = (
             "How much of the language model's skill is left when it reads the reconstruction: "
             "(CE_zero − CE_sae) / (CE_zero − CE_clean) of the cross-entropy loss, with zero in place of the activation "
-            f"as the worst; {other:.1%} with the mean in its place. On {fidelity.n_tokens:,} tokens: clean "
-            f"{fidelity.ce_clean:.2f}, reconstruction {fidelity.ce_sae:.2f}, zero {fidelity.ce_zero:.2f}"
+            f"as the worst; {_percent(other)} with the mean in its place. It flatters, as zero is very bad: the loss "
+            f"rises from {fidelity.ce_clean:.2f} to {fidelity.ce_sae:.2f} (zero: {fidelity.ce_zero:.2f}), measured on "
+            f"{fidelity.n_tokens:,} tokens"
         )
-        found.append(("CE recovered", f"{share:.1%}".replace("-", "−"), means))
+        found.append(("CE recovered", _percent(share), means))
         means = (
             "How far the next-token distribution moves: mean over tokens of Σ p log(p / q), in nats; 0 is not at all"
         )
@@ -188,6 +189,10 @@ def frequency_bars(frequency: Sequence[float] | np.ndarray) -> list[list[Any]]:
 
 def _share(log10: float) -> str:
     return f"{float(f'{100 * 10**log10:.2g}'):g}%"
+
+
+def _percent(share: float) -> str:
+    return "–" if math.isnan(share) else f"{share:.1%}".replace("-", "−")
 
 
 def _word(value: float, fine: bool, broken: bool) -> str:
