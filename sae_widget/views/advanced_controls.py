@@ -97,7 +97,7 @@ class AdvancedControls:
 
     def _resample_words(self) -> str:
         every = self.state.settings.resample_every
-        return f"{every:,} steps, dead features start again" if every else "0: dead features stay dead"
+        return f"{every:,} steps, dead features start again" if every else "0: none is started again"
 
     def _validation_words(self) -> str:
         share = self.state.settings.validation_share
