@@ -90,21 +90,10 @@ def measure_fidelity(
         raise ValueError("no window has a token to predict behind the first ones; give a longer text")
     kept = activations.position > 0 if keep_first else torch.ones_like(activations.position, dtype=torch.bool)
     edits = _edits(sae, activations.values[kept].mean(0), keep_first)
-    totals = dict.fromkeys((*RUNS, "kl"), 0.0)
-    count = 0
+    totals, count = dict.fromkeys((*RUNS, "kl"), 0.0), 0
     with torch.no_grad():
         for ids in _batches(windows, batch_tokens):
-            ids = ids.to(model.device)
-            resid = resid_before(model, ids, activations.layer, activations.hook_name)
-            place = activations.layer, activations.hook_name
-            first = 1 if keep_first else 0
-            normed = {
-                run: normed_after(model, resid, *place, edit)[:, first:-1].reshape(-1, model.d_in)
-                for run, edit in edits.items()
-            }
-            targets = ids[:, first + 1 :].reshape(-1)
-            count += len(targets)
-            _add(totals, model, normed, targets)
+            count += _add_batch(totals, model, ids.to(model.device), activations, edits, int(keep_first))
     ce = {run: totals[run] / count for run in RUNS}
     return Fidelity(
         ce_clean=ce["clean"],
@@ -164,6 +153,25 @@ def _batches(windows: list[torch.Tensor], batch_tokens: int) -> Iterator[torch.T
         size = max(1, batch_tokens // length)
         for at in range(0, len(group), size):
             yield torch.stack(group[at : at + size])
+
+
+def _add_batch(
+    totals: dict[str, float],
+    model: LanguageModel,
+    ids: torch.Tensor,
+    place: Activations,
+    edits: dict[str, Callable[[torch.Tensor], torch.Tensor] | None],
+    first: int,
+) -> int:
+    """Run windows ``[batch, pos]`` once to the place and from there once for each edit; predictions counted."""
+    resid = resid_before(model, ids, place.layer, place.hook_name)
+    normed = {
+        run: normed_after(model, resid, place.layer, place.hook_name, edit)[:, first:-1].reshape(-1, model.d_in)
+        for run, edit in edits.items()
+    }
+    targets = ids[:, first + 1 :].reshape(-1)
+    _add(totals, model, normed, targets)
+    return len(targets)
 
 
 def _add(
