@@ -31,6 +31,7 @@ from sae_widget.views.selection import selection_for
 if TYPE_CHECKING:
     from sae_widget.activations.base import Activations, LanguageModel
     from sae_widget.features import Features
+    from sae_widget.fidelity import Fidelity
     from sae_widget.sae.base import SAE
     from sae_widget.training import History
 
@@ -115,6 +116,11 @@ class SuperpositionExplorer(W.VBox):
     def history(self) -> History | None:
         """Losses and metrics of the last training."""
         return self.state.history
+
+    @property
+    def fidelity(self) -> Fidelity | None:
+        """What the language model loses when it reads the SAE's output; None until a training has ended here."""
+        return self.state.fidelity
 
     @property
     def language_model(self) -> LanguageModel | None:

@@ -101,3 +101,21 @@ def test_refusals() -> None:
         History().series(["loss"], max_points=3)
     with pytest.raises(ValueError, match="capacity must be at least 64, got 10"):
         History(10)
+
+
+def test_a_rolled_back_step_is_a_gap_and_the_last_good_record_stays_the_last() -> None:
+    history = filled([3.0, 2.0])
+    history.gap(3)
+    assert history.last == record(2, 2.0)
+    series = history.series(["step", "loss", "l0"])
+    assert series["step"].tolist() == [1, 2, 3]
+    assert series["loss"][:2].tolist() == [3.0, 2.0] and math.isnan(series["loss"][2])
+    assert series["l0"].tolist() == [3.5, 3.5, 3.5]
+    history.append(record(3, 1.5))
+    assert history.last == record(3, 1.5)
+
+
+def test_a_gap_before_the_first_record_is_nothing() -> None:
+    history = History()
+    history.gap(1)
+    assert len(history) == 0

@@ -217,7 +217,9 @@ def test_a_loss_that_is_no_number_pauses_with_the_last_good_weights(start):
     assert runner.desk.trainer is trainer
     assert (trainer.step, trainer.config.learning_rate) == (reached + 25, 1e-4)
     assert state.status.phase == "ready"
-    assert len(state.history) == reached + 25
+    losses = state.history.series(["loss"], 100_000)["loss"]
+    assert len(losses) == reached + 25 + 1
+    assert [at for at, loss in enumerate(losses) if loss != loss] == [reached]  # the step that was rolled back
     assert saved_runs()[0].info["settings"]["learning_rate"] == 1e-4
 
 
@@ -429,3 +431,18 @@ def test_out_of_memory_halves_the_batch_once(start, monkeypatch):
     train(runner)
     assert state.status.phase == "failed"
     assert "can't allocate memory" in state.status.message
+
+
+def test_when_a_training_has_ended_the_predictions_with_the_sae_are_looked_at(start):
+    state, runner = start()
+    assert state.fidelity is None
+    train(runner)
+    assert runner.wait(30)
+    found = state.fidelity
+    assert found.n_tokens >= 100 and found.ce_clean > 0 and found.kl >= 0
+    state.text = "another text, the same SAE"
+    assert runner.wait(30)
+    assert state.fidelity is found
+    runner.command("reset")
+    assert runner.wait(30)
+    assert state.fidelity is None

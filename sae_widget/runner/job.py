@@ -50,6 +50,8 @@ class TrainingLoop(Loop):
                     return
         except TrainingFault as fault:
             self._job, self._paused = self._training(go_on=True), True  # the old one ended with its exception
+            if self._history is not None:
+                self._history.gap(fault.step)
             self._show_training(final=False)
             self._say("paused", str(fault), trouble=True)
             self._fault(str(fault), "chart")

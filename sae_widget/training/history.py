@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -53,8 +53,14 @@ class History:
 
     @property
     def last(self) -> TrainStep | None:
-        """The newest record, None before the first."""
-        return _record(self._rows[self._kept - 1]) if self._kept else None
+        """The newest record with a finite loss, or the newest of all; None before the first."""
+        good = np.isfinite(self._rows[: self._kept, NAMES.index("loss")]).nonzero()[0]
+        return _record(self._rows[good[-1] if len(good) else self._kept - 1]) if self._kept else None
+
+    def gap(self, step: int) -> None:
+        """Note a step that was rolled back: a curve has a gap there, and its other numbers stay as they were."""
+        if (last := self.last) is not None:
+            self.append(replace(last, step=step, loss=math.nan, reconstruction=math.nan, sparsity=math.nan))
 
     def to_list(self) -> list[TrainStep]:
         """The kept records, oldest first."""
