@@ -48,7 +48,7 @@ class Ahead:
     @staticmethod
     def fits(engine: Engine) -> bool:
         """Whether this engine's next epochs can be done in this way."""
-        whole = engine.batches.full and len(engine.rows) == len(engine.position)
+        whole = engine.batches.full and len(engine.rows) == len(engine.position) and engine.mesh.size == 1
         return whole and original.fits(engine.config, len(engine.rows), engine.values.shape[1])
 
     def settle(self) -> None:

@@ -12,12 +12,14 @@ from sae_widget.metrics import share_of_error
 from sae_widget.training import data, schedule
 from sae_widget.training.base import Flat, TrainingFault, TrainStep, adam_step
 from sae_widget.training.gradients import Losses, Workspace
+from sae_widget.training.mesh import ALONE, MeshFault, joint_share
 from sae_widget.training.quality import FixedSet
 from sae_widget.training.start import copy_start, random_start
 
 if TYPE_CHECKING:
     from sae_widget.config import TrainConfig
     from sae_widget.sae import SAE
+    from sae_widget.training.mesh import Alone
     from sae_widget.training.original import FastEpochs
 
 DEAD_SHARE = 0.1  # of the planned tokens without firing make a feature dead
@@ -34,6 +36,7 @@ class Engine:
         rows: ``[n_kept]`` which of them are trained on.
         config: the settings.
         start: whose weights and scale to take instead of random ones.
+        mesh: the processes that train together.
     """
 
     def __init__(
@@ -43,8 +46,9 @@ class Engine:
         rows: torch.Tensor,
         config: TrainConfig,
         start: SAE | None,
+        mesh: Alone = ALONE,
     ) -> None:
-        self.values, self.position, self.rows, self.config = values, position, rows, config
+        self.values, self.position, self.rows, self.config, self.mesh = values, position, rows, config, mesh
         d_in, d_sae = values.shape[1], config.d_sae
         self.batches = data.Batches(len(rows), config.batch_size, config.seed)
         self.step, self.tokens, self.tokens_per_second, self.with_first = 0, 0, 0.0, math.nan
@@ -53,7 +57,7 @@ class Engine:
         else:
             self.scale = data.fixed_scale(values, rows) if config.normalize else 1.0
         center_input = config.center if start is None else start.apply_b_dec_to_input
-        self.work = Workspace(d_in, d_sae, self.batches.batch_size, config, center_input)
+        self.work = Workspace(d_in, d_sae, mesh.count(self.batches.batch_size), config, center_input)
         self.moments = Flat(d_in, d_sae), Flat(d_in, d_sae)
         self.since = torch.zeros(d_sae, dtype=torch.int64)  # tokens since each feature fired
         self._count = torch.zeros((), dtype=torch.float32)  # Adam's
@@ -79,7 +83,7 @@ class Engine:
         """Use other settings from the next step on."""
         if config.batch_size != self.config.batch_size:
             self.batches.resize(config.batch_size)
-            self.work.resize(self.batches.batch_size)
+            self.work.resize(self.mesh.count(self.batches.batch_size))
         self.config = self.work.config = config
 
     def read(self, rows: torch.Tensor) -> torch.Tensor:
@@ -97,33 +101,43 @@ class Engine:
 
         Raises:
             TrainingFault: its loss or gradient is not finite; nothing of it was applied.
+            MeshFault: another process is gone; nothing of it was applied.
         """
+        try:
+            return self._one_step()
+        except MeshFault:
+            self.batches.undo()
+            raise
+
+    def _one_step(self) -> TrainStep:
         began, work, config, step = time.perf_counter(), self.work, self.config, self.step + 1
         rate = schedule.learning_rate(config, step)
         chosen = self.batches.next()
-        x = self.everything() if self.batches.full else self.read(self.rows[chosen])  # [batch, d_in]
+        n, mine = len(chosen), self.mesh.part(chosen)  # the whole batch; the rows of this process
+        whole = self.batches.full and self.mesh.size == 1
+        x = self.everything() if whole else self.read(self.rows[mine])  # [batch, d_in]
         work.forward(x)
-        share, with_first = self._shares(x, chosen)
-        losses = work.backward(x, schedule.l1_weight(config, step), self._dead_features())
+        share, with_first = self._shares(x, mine, n)
+        losses = self._joint(work.backward(x, schedule.l1_weight(config, step), self._dead_features()), len(x), n)
         if config.unit_norm_decoder:
             work.keep_norms()
         self._check_and_clip(step, rate, losses)
         adam_step(work.params, work.grads, self.moments, self._count.fill_(step), rate)
         if config.unit_norm_decoder:
             work.unit_norm()
-        self.since.add_(len(x)).mul_(losses.fired == 0)
-        self.step, self.tokens = step, self.tokens + len(x)
+        self.since.add_(n).mul_(losses.fired == 0)
+        self.step, self.tokens = step, self.tokens + n
         if with_first is not None:
             self.with_first = with_first
-        elif step % self._fixed_set.interval(len(x)) == 0 or step in (1, config.steps):
+        elif step % self._fixed_set.interval(n) == 0 or step in (1, config.steps):
             self.with_first = self._fixed_set.measure(work)
-        self.clock(len(x), time.perf_counter() - began)
+        self.clock(n, time.perf_counter() - began)
         return TrainStep(
             step=step,
             loss=losses.total,
             reconstruction=losses.reconstruction,
             sparsity=losses.sparsity,
-            l0=float(losses.fired.sum()) / len(x),
+            l0=float(losses.fired.sum()) / n,
             explained_variance=share,
             explained_variance_with_first=self.with_first,
             dead=int((self.since >= self.dead_after).sum()),
@@ -164,14 +178,31 @@ class Engine:
         self.step, self.tokens, self.batches.cursor = (int(n) for n in state["counters"])
         self._everything = None
 
-    def _shares(self, x: torch.Tensor, chosen: torch.Tensor) -> tuple[float, float | None]:
+    def _shares(self, x: torch.Tensor, chosen: torch.Tensor, n: int) -> tuple[float, float | None]:
         """Explained variance of the batch without position 0; and with it, when the batch is all there is."""
-        error, everything = self.work.error, len(x) == len(self.position)
+        error, everything = self.work.error[: len(x)], n == len(self.position)
         if self.config.skip_first:
-            share = share_of_error(x, error)
+            share = self._share(x, error)
             return share, share if everything else None
         rest = self.position[self.rows[chosen]] != 0
-        return share_of_error(x[rest], error[rest]), share_of_error(x, error) if everything else None
+        return self._share(x[rest], error[rest]), self._share(x, error) if everything else None
+
+    def _share(self, x: torch.Tensor, error: torch.Tensor) -> float:
+        return share_of_error(x, error) if self.mesh.size == 1 else joint_share(self.mesh, x, error)
+
+    def _joint(self, losses: Losses, n_mine: int, n: int) -> Losses:
+        """The losses of the whole batch from those of this process's rows; the gradients become the joint ones too.
+
+        Every part is a mean over its own rows, of which there may be one more or less than in another.
+        """
+        mesh = self.mesh
+        if mesh.size == 1:
+            return losses
+        weight = mesh.size * n_mine / n
+        mesh.mean_(self.work.grads.vector.mul_(weight))
+        parts = torch.tensor([losses.reconstruction, losses.sparsity], dtype=torch.float64)
+        reconstruction, sparsity = mesh.mean_(parts.mul_(weight)).tolist()
+        return Losses(reconstruction, sparsity, mesh.sum_(losses.fired))
 
     def _dead_features(self) -> torch.Tensor | None:
         if not self.work.kind.revives_dead:

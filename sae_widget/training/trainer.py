@@ -13,6 +13,7 @@ from sae_widget.training import data
 from sae_widget.training.ahead import Ahead
 from sae_widget.training.engine import Engine
 from sae_widget.training.interrupts import finish_first
+from sae_widget.training.mesh import ALONE
 from sae_widget.training.start import check_start
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from sae_widget.sae import SAE
     from sae_widget.training.base import TrainStep
+    from sae_widget.training.mesh import Alone
 
 
 class Trainer:
@@ -37,6 +39,7 @@ class Trainer:
         *,
         metadata: dict[str, Any] | None = None,
         start: SAE | None = None,
+        mesh: Alone = ALONE,
     ) -> None:
         """Make the weights and the buffers; nothing is trained yet.
 
@@ -46,10 +49,11 @@ class Trainer:
             config: the settings.
             metadata: goes into the SAE: which model, layer, hook.
             start: go on from this SAE's weights and scale instead of random ones.
+            mesh: the processes that train together, each with the same arguments.
 
         Raises:
             ValueError: too few activations, not finite, too little memory, ``start`` of another shape, an
-                architecture that cannot be trained.
+                architecture that cannot be trained, a batch with fewer tokens than processes.
             TypeError: not tensors, or ``config`` is no ``TrainConfig``.
         """
         if not isinstance(config, TrainConfig):
@@ -57,11 +61,13 @@ class Trainer:
         values, position = data.check_activations(values, position)
         rows = data.kept_rows(position, config.skip_first)  # [n_kept]
         self.d_in, self.metadata = int(values.shape[1]), dict(metadata or {})
-        check_memory(self.d_in, config.d_sae, data.effective_batch(len(rows), config.batch_size))
+        batch = data.effective_batch(len(rows), config.batch_size)
+        check_memory(self.d_in, config.d_sae, mesh.count(batch))
         if start is not None:
             check_start(start, config, self.d_in)
         with torch.no_grad():
-            self._engine = Engine(values, position, rows, config, start)
+            self._engine = Engine(values, position, rows, config, start, mesh)
+            mesh.same_(self._engine.work.params.vector)
         self._ahead: Ahead | None = None
 
     @property
@@ -105,6 +111,7 @@ class Trainer:
 
         Raises:
             TrainingFault: the loss or a gradient was not finite; the weights are those of the step before.
+            MeshFault: another process is gone; the weights are those of the step before.
         """
         self._settle()
         while self.step < self.config.steps:
@@ -144,9 +151,10 @@ class Trainer:
         if changed:
             raise ValueError(f"{', '.join(changed)} cannot change while this SAE trains; stop first")
         self._settle()
-        batch = data.effective_batch(len(self._engine.rows), config.batch_size)
-        if batch > self.batch_size:
-            taken = needed_memory(self.d_in, config.d_sae, self.batch_size)
+        batch = self._engine.mesh.count(data.effective_batch(len(self._engine.rows), config.batch_size))
+        before = self._engine.mesh.count(self.batch_size)
+        if batch > before:
+            taken = needed_memory(self.d_in, config.d_sae, before)
             check_memory(self.d_in, config.d_sae, batch, free_memory() + taken)
         self._engine.reconfigure(config)
 
