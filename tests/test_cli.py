@@ -14,7 +14,7 @@ import pytest
 from sae_widget import __version__
 from sae_widget.cli import info as sae_widget_info
 from sae_widget.cli import lab, main, train
-from sae_widget.cli.base import INTERRUPTED, Refused
+from sae_widget.cli.base import INTERRUPTED, Refused, StopFlag
 
 TEXT = "It was the best of times, it was the worst of times, it was the age of wisdom. " * 3
 SMALL = ["--layer", "1", "--d-sae", "24", "--k", "4", "--batch-size", "32", "--text", TEXT]
@@ -120,7 +120,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_training(
     tiny_gpt2_dir: Path, tmp_path: Path, capsys, monkeypatch, out: str
 ) -> None:
     (tmp_path / "file").write_text("x")
-    monkeypatch.setattr(train, "_load", lambda _name: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(train, "load", lambda _name: pytest.fail("a model was loaded"))
     assert run_train(tiny_gpt2_dir, tmp_path / out, "--steps", "2") == 1
     error = capsys.readouterr().err
     assert "cannot be written: " in error and "Nothing was trained; choose another --out." in error
@@ -211,7 +211,7 @@ def test_stop_keeps_what_was_trained(tiny_gpt2_dir: Path, tmp_path: Path, capsys
 
 
 def test_second_stop_ends_at_once() -> None:
-    with train.StopFlag() as flag:
+    with StopFlag() as flag:
         signal.raise_signal(signal.SIGINT)
         assert flag.stopped
         with pytest.raises(KeyboardInterrupt):
