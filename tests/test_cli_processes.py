@@ -11,7 +11,7 @@ import torch
 
 from sae_widget.checkpoint import load_sae
 from sae_widget.cli import main
-from tests.processes import ROOT, command, run_info, spawn, spawn_group, until_step
+from tests.processes import command, run_info, spawn, spawn_group, until_step
 
 pytest.importorskip("accelerate")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
@@ -91,13 +91,3 @@ def test_a_stop_of_one_process_stops_them_all_at_one_step(tiny_gpt2_dir: Path, t
     assert "sae-widget" not in quiet[1]
     assert (first.returncode, second.returncode, run_info(out)["state"]) == (130, 130, "stopped")
     assert load_sae(out).metadata["training"]["steps"] == step == len(losses(out))
-
-
-def test_without_accelerate_several_processes_say_what_to_install(tiny_gpt2_dir: Path, tmp_path: Path) -> None:
-    (tmp_path / "accelerate.py").write_text("raise ImportError('not here')")
-    path = {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
-    process = spawn(command(tiny_gpt2_dir, tmp_path / "run", "--steps", "2"), **path, RANK="0", WORLD_SIZE="2")
-    error = process.communicate(timeout=120)[1]
-    assert error.startswith("sae-widget: ") and "pip install 'sae-widget[distributed]'" in error
-    assert (process.returncode, len(error.splitlines())) == (1, 1)
-    assert not (tmp_path / "run").exists()

@@ -28,7 +28,7 @@ class Refused(Exception):
 
 def first_process() -> bool:
     """Whether this is the only process of its run, or the first of those that a launcher started."""
-    return os.environ.get("RANK", "0") == "0"
+    return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
 
 
 class StopFlag:

@@ -124,6 +124,8 @@ def _mesh() -> Alone:
     from sae_widget.training.mesh import ALONE, Group, launched
 
     if launched() == 1:
+        if os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true" and "MASTER_PORT" in os.environ:
+            _say("accelerate launch has started one process; torchrun starts several on a CPU.")
         return ALONE
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # a fellow that is gone is told in one sentence, ours
     try:
