@@ -10,6 +10,7 @@ FIXED_BYTES = 80_000_000  # what torch and the temporaries of a step need beside
 WEIGHT_BYTES = 40  # for each of d_in x d_sae: two matrices' weights, gradients, Adam's moments, and a copy to show
 BATCH_BYTES = 16  # for each of batch x d_sae
 CORPUS_BYTES = 8  # for each of n_tokens x d_in: the pieces as they are read, and all of them as one
+BUFFER_ROW_BYTES = 6  # for each of the rows held x d_in: float32, and a block as it is read
 CGROUP_V2 = Path("/sys/fs/cgroup")
 CGROUP_V1 = Path("/sys/fs/cgroup/memory")
 
@@ -72,6 +73,22 @@ def check_corpus(d_in: int, n_tokens: int, free: int) -> None:
         raise ValueError(
             f"The corpus does not fit into memory: {_gb(free)} free, enough for {free // (CORPUS_BYTES * d_in):,} "
             "tokens. Ask for fewer tokens."
+        )
+
+
+def check_buffer(d_in: int, n_rows: int, free: int | None = None) -> None:
+    """Raise ``ValueError`` naming how many rows of a streamed corpus can be held at once, unless these can.
+
+    Args:
+        d_in: width of the activations.
+        n_rows: rows that are to be held.
+        free: bytes that may be used; ``free_memory()`` by default.
+    """
+    free = free_memory() if free is None else free
+    if BUFFER_ROW_BYTES * d_in * n_rows > free:
+        raise ValueError(
+            f"{n_rows:,} tokens of the corpus do not fit into memory at once: {_gb(free)} free, enough for "
+            f"{free // (BUFFER_ROW_BYTES * d_in):,}. Nothing was trained; choose a smaller buffer_tokens."
         )
 
 

@@ -1,4 +1,4 @@
-"""The folder of a run: ``sae_widget.runs.info``, ``.records``, ``.writer``, ``.watch`` and ``.training_state``."""
+"""The folder of a run: ``sae_widget.runs.info``, ``.records``, ``.writer`` and ``.watch``."""
 
 from __future__ import annotations
 
@@ -16,12 +16,11 @@ import numpy as np
 import pytest
 import torch
 
-from sae_widget.checkpoint import SaeFileError, load_sae
+from sae_widget.checkpoint import SaeFileError, load_sae, load_training_state
 from sae_widget.config import TrainConfig
 from sae_widget.runs import RECORDS, RUN, RecordReader, RecordWriter, RunInfo, RunWriter, Watch, read_run
 from sae_widget.runs import watch as watch_module
 from sae_widget.runs import writer as writer_module
-from sae_widget.runs.training_state import load_training_state, save_training_state
 from sae_widget.runs.writer import take_over
 from sae_widget.training import History, TrainStep
 from tests.hand_made import features
@@ -183,7 +182,7 @@ class TestWriter:
         news = looker.look()
         assert (news.info.state, news.info.sentence, news.dead) == ("stopped", "It was stopped.", False)
         assert news.rows[:, 0].tolist() == [2, 3]
-        state, info = load_training_state(tmp_path / writer_module.STATE)
+        state, info = load_training_state(tmp_path)
         assert state["params"].tolist() == [0, 1, 2, 3, 4, 5] and info == {"step": 3}
 
     def test_a_finished_run_needs_no_checkpoint(self, tmp_path: Path) -> None:
@@ -305,13 +304,3 @@ class TestWatch:
         assert looker.look().dead
         self.dead_run(tmp_path, step=1, **{"host": watch_module.platform.node()} | whose, started=5.0)
         assert looker.look().dead  # the heart has to beat, not only the file to change
-
-
-def test_a_state_that_is_damaged_or_missing_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "state.safetensors"
-    with pytest.raises(SaeFileError, match=r"^state\.safetensors: it is not there"):
-        load_training_state(path)
-    save_training_state(path, {"order": torch.arange(12).view(3, 4)}, {"step": 5})
-    path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(SaeFileError, match=r"^state\.safetensors: it is damaged"):
-        load_training_state(path)

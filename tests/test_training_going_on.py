@@ -10,8 +10,7 @@ import pytest
 import torch
 import torch._dynamo  # torch.optim imports it at its first use, and that changes warning filters
 
-from sae_widget.runs import STATE
-from sae_widget.runs.training_state import load_training_state, save_training_state
+from sae_widget.checkpoint import load_training_state, save_training_state
 from sae_widget.sae import StandardSAE, TopKSAE
 from sae_widget.training import (
     Trainer,
@@ -53,8 +52,8 @@ class TestGoingOn:
         whole, first, second = (Trainer(values, position, RECIPES[recipe]) for _ in range(3))
         expected = finish(whole)
         records = [record for _, record in zip(range(split), first.run(), strict=False)]
-        save_training_state(tmp_path / STATE, first.state_dict(), {"step": split})
-        state, info = load_training_state(tmp_path / STATE)
+        save_training_state(tmp_path, first.state_dict(), {"step": split})
+        state, info = load_training_state(tmp_path)
         assert info["step"] == split
         second.load_state_dict(state)
         assert untimed(records + finish(second)) == untimed(expected)

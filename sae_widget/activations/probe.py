@@ -86,18 +86,19 @@ class _Question:
             opened.close()
 
 
-def ask_hub(repo: str, cancel: threading.Event) -> None:
+def ask_hub(repo: str, cancel: threading.Event, kind: str = "model") -> None:
     """Return when the hub answers and says that the model is there, within about four seconds.
 
     Args:
         repo: a name on the hub.
         cancel: ends the question at once when set.
+        kind: ``"model"`` or ``"dataset"``.
 
     Raises:
         LoadCancelled: ``cancel`` was set.
         ModelLoadError: no connection, no answer, or a refusal; each in a sentence of its own.
     """
-    question = _Question(f"/api/models/{repo}")
+    question = _Question(f"/api/{kind}s/{repo}")
     thread = threading.Thread(target=question.ask, name="sae_widget-probe", daemon=True)
     end = time.monotonic() + TOTAL_SECONDS
     thread.start()
@@ -113,7 +114,7 @@ def ask_hub(repo: str, cancel: threading.Event) -> None:
     if question.error is not None:
         raise ModelLoadError(_unreachable(repo, question.error, question.connected)) from question.error
     if question.status >= 400 and not (question.status in (401, 403, 404) and has_token()):
-        raise ModelLoadError(refusal(repo, question.status, question.headers.get("X-Error-Code", "")))
+        raise ModelLoadError(refusal(repo, question.status, question.headers.get("X-Error-Code", ""), kind))
 
 
 def cancelled(repo: str) -> LoadCancelled:
@@ -121,24 +122,25 @@ def cancelled(repo: str) -> LoadCancelled:
     return LoadCancelled(f"Loading {repo} was cancelled. What was loaded before is kept.")
 
 
-def refusal(repo: str, status: int, code: str = "") -> str:
+def refusal(repo: str, status: int, code: str = "", kind: str = "model") -> str:
     """A sentence for each way in which the hub can refuse.
 
     Args:
         repo: a name on the hub.
         status: of HTTP.
         code: the hub's ``X-Error-Code``.
+        kind: of what has this name.
     """
     sign_in = "sign in with `hf auth login` in a terminal, and try again."
     if code == "GatedRepo" or status == 403:
         page = f"its page at {host_name()}"
         return f"{repo} is gated: its owners want their terms accepted on {page}. Do so, {sign_in}"
     if code == "RepoNotFound" or status == 404:
-        return f"There is no model {repo!r} on {host_name()}, or it is private. Check the spelling. {KEPT}"
+        return f"There is no {kind} {repo!r} on {host_name()}, or it is private. Check the spelling. {KEPT}"
     if status == 401 and has_token():
         return f"{host_name()} does not accept this machine's sign-in (401) for {repo}: {sign_in}"
     if status == 401:
-        return f"{repo} is private or does not exist (401). Check the spelling; for a private model, {sign_in}"
+        return f"{repo} is private or does not exist (401). Check the spelling; for a private {kind}, {sign_in}"
     if status == 429:
         return f"{host_name()} says that it was asked too often (429). Wait a few minutes and try again. {KEPT}"
     if status >= 500:

@@ -69,11 +69,11 @@ class Fit:
             Refused: it is of other texts.
             ValueError: it is of another SAE.
         """
-        from sae_widget.runs import RECORDS, STATE, RecordReader
-        from sae_widget.runs.training_state import load_training_state
+        from sae_widget.checkpoint import load_training_state
+        from sae_widget.runs import RECORDS, RecordReader
         from sae_widget.training.history import NAMES
 
-        state, info = load_training_state(self.out / STATE)
+        state, info = load_training_state(self.out)
         known = info.get("data", {})
         if known.get("texts") != self.known_by["texts"]:
             raise Refused(f"The texts are not those that the run in {self.out} read. Nothing was changed.")

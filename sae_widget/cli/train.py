@@ -115,7 +115,7 @@ def _check_out(out: Path, *, overwrite: bool) -> None:
             with suppress(OSError):
                 folder.rmdir()
     if taken and not overwrite:
-        goes_on = ", go on with --resume" if (out / "training_state.safetensors").exists() else ""
+        goes_on = ", go on with --resume" if (out / "training_state.json").exists() else ""
         raise ValueError(f"{out} already holds an SAE; choose another --out{goes_on}, or give --overwrite.")
 
 

@@ -9,11 +9,11 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from sae_widget.checkpoint import SaeFileError, save_sae
+from sae_widget.checkpoint import SaeFileError, save_sae, save_training_state
+from sae_widget.checkpoint.base import TRAINING, TRAINING_INFO
 from sae_widget.runs.info import BEAT, RUN, RunInfo, read_run
 from sae_widget.runs.records import RECORDS, RecordWriter
 from sae_widget.runs.saved import write_json
-from sae_widget.runs.training_state import save_training_state
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sae_widget.sae.base import SAE
     from sae_widget.training import History, TrainStep
 
-LOCK, STATE = ".sae_widget.run.lock", "training_state.safetensors"
+LOCK, STATE = ".sae_widget.run.lock", TRAINING_INFO
 SAE_SECONDS = 5.0
 """Between two SAEs for those who look on."""
 SAE_COST, STATE_COST = 40.0, 20.0
@@ -94,7 +94,7 @@ class RunWriter:
     def save_state(self, tensors: dict[str, torch.Tensor], info: dict[str, Any]) -> bool:
         """Write what the run needs to go on from here; whether that could be done."""
         began = time.monotonic()
-        done = self._try(lambda: save_training_state(self.folder / STATE, tensors, info))
+        done = self._try(lambda: save_training_state(self.folder, tensors, info))
         now = time.monotonic()
         self._state_due = now + max(self.seconds, STATE_COST * (now - began))
         return done
@@ -113,7 +113,8 @@ class RunWriter:
         self._heart.join()
         self._try(self._records.flush)
         if state == "finished":
-            (self.folder / STATE).unlink(missing_ok=True)
+            for name in (TRAINING, TRAINING_INFO):
+                (self.folder / name).unlink(missing_ok=True)
         shown = {} if sae_step is None else {"sae_step": sae_step}
         self._tell_softly(state=state, sentence=sentence, **shown)
         self._lock.release()

@@ -25,6 +25,7 @@ class JumpReLUSAE(SAE):
 
     threshold: torch.Tensor = field(default_factory=lambda: torch.zeros(0))  # [d_sae]
 
+    trains_apart = True
     architecture = "jumprelu"
     words = "JumpReLU: a threshold for each feature"
     vectors = ("threshold",)

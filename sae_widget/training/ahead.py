@@ -35,7 +35,7 @@ class Ahead:
         count = min(fast.most, engine.config.steps - engine.step)
         steps = range(engine.step + 1, engine.step + 1 + count)
         self.rates = [schedule.learning_rate(engine.config, step) for step in steps]
-        self.l1 = [schedule.l1_weight(engine.config, step) for step in steps]
+        self.l1 = [schedule.penalty(engine.config, step) for step in steps]
         self.fault: TrainingFault | None = None
         self.epochs = fast.run(engine.step + 1, self.rates, self.l1)
         if not all(map(math.isfinite, self.epochs.reconstruction)) or not fast.finite():
@@ -48,8 +48,9 @@ class Ahead:
     @staticmethod
     def fits(engine: Engine) -> bool:
         """Whether this engine's next epochs can be done in this way."""
-        whole = engine.batches.full and len(engine.rows) == len(engine.position) and engine.mesh.size == 1
-        return whole and original.fits(engine.config, len(engine.rows), engine.values.shape[1])
+        feed = engine.feed
+        whole = feed.full and feed.n_kept == feed.n_tokens and engine.mesh.size == 1
+        return whole and original.fits(engine.config, feed.n_kept, feed.d_in)
 
     def settle(self) -> None:
         """Bring the engine's weights and counters to the last record that was handed out."""
@@ -104,7 +105,7 @@ class Ahead:
 
 def _fast_epochs(engine: Engine) -> FastEpochs:
     """The engine's buffers for this, made at the first need."""
-    if engine.fast is None or engine.fast.x is not engine.everything():
-        first = engine.position[engine.rows] == 0
-        engine.fast = original.FastEpochs(engine.everything(), first, engine.work, engine.moments)
+    x, position = engine.everything()
+    if engine.fast is None or engine.fast.x is not x:
+        engine.fast = original.FastEpochs(x, position == 0, engine.work, engine.moments)
     return engine.fast

@@ -51,9 +51,9 @@ def kept_rows(position: torch.Tensor, skip_first: bool) -> torch.Tensor:
     return rows
 
 
-def fixed_scale(values: torch.Tensor, rows: torch.Tensor) -> float:
+def fixed_scale(values: torch.Tensor, rows: torch.Tensor, at_once: int = 16384) -> float:
     """The scalar that brings the mean norm of these rows to sqrt(d_in), exactly a float32; 1 for all zeros."""
-    total = sum(float(values[part].norm(dim=1).sum()) for part in rows.split(16384))
+    total = sum(float(values[part].norm(dim=1).sum()) for part in rows.split(at_once))
     mean = total / len(rows)
     if mean < 1e-30:
         return 1.0
@@ -127,6 +127,8 @@ class Batches:
     def resize(self, batch_size: int) -> None:
         """Change the batch size from the next batch on; 0 or more than there is takes all rows."""
         self.batch_size = effective_batch(self.n_rows, batch_size)
+        if self.full:
+            self.order, self.cursor = torch.arange(self.n_rows), self.n_rows
 
     @property
     def full(self) -> bool:
@@ -136,7 +138,6 @@ class Batches:
     def next(self) -> torch.Tensor:
         """Row numbers ``[batch_size]``."""
         if self.full:
-            self.order, self.cursor = torch.arange(self.n_rows), self.n_rows
             return self.order
         if self.cursor + self.batch_size > self.n_rows:
             self.order = torch.randperm(self.n_rows, generator=self.generator)

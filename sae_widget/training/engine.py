@@ -9,16 +9,20 @@ from typing import TYPE_CHECKING
 import torch
 
 from sae_widget.metrics import share_of_error
-from sae_widget.training import data, schedule
+from sae_widget.training import data, quality, schedule
 from sae_widget.training.base import Flat, TrainingFault, TrainStep, adam_step
-from sae_widget.training.gradients import Losses, Workspace
+from sae_widget.training.gradients import Losses
 from sae_widget.training.mesh import ALONE, MeshFault, joint_share
+from sae_widget.training.pressure import Pressure
 from sae_widget.training.quality import FixedSet
+from sae_widget.training.resample import resample
 from sae_widget.training.start import copy_start, random_start
+from sae_widget.training.workspaces import workspace
 
 if TYPE_CHECKING:
     from sae_widget.config import TrainConfig
     from sae_widget.sae import SAE
+    from sae_widget.training.feed import Feed
     from sae_widget.training.mesh import Alone
     from sae_widget.training.original import FastEpochs
 
@@ -31,70 +35,71 @@ class Engine:
     """Parameters, Adam, batches and counters; ``one_step`` advances all of them or, at a fault, none.
 
     Args:
-        values: ``[n, d_in]`` checked activations.
-        position: ``[n]`` place of each row in its window.
-        rows: ``[n_kept]`` which of them are trained on.
+        feed: where its batches come from.
         config: the settings.
         start: whose weights and scale to take instead of random ones.
-        mesh: the processes that train together.
+        mesh: the processes that train this SAE together, each with its share of every batch.
     """
 
-    def __init__(
-        self,
-        values: torch.Tensor,
-        position: torch.Tensor,
-        rows: torch.Tensor,
-        config: TrainConfig,
-        start: SAE | None,
-        mesh: Alone = ALONE,
-    ) -> None:
-        self.values, self.position, self.rows, self.config, self.mesh = values, position, rows, config, mesh
-        d_in, d_sae = values.shape[1], config.d_sae
-        self.batches = data.Batches(len(rows), config.batch_size, config.seed)
-        self.step, self.tokens, self.tokens_per_second, self.with_first = 0, 0, 0.0, math.nan
+    def __init__(self, feed: Feed, config: TrainConfig, start: SAE | None, mesh: Alone = ALONE) -> None:
+        self.feed, self.config, self.mesh = feed, config, mesh
+        d_in, d_sae = feed.d_in, config.d_sae
+        self.step, self.tokens, self.tokens_per_second = 0, 0, 0.0
+        self.with_first, self.validation = math.nan, math.nan  # as they were last measured
         if start is not None:
             self.scale = start.scale
         else:
-            self.scale = data.fixed_scale(values, rows) if config.normalize else 1.0
+            self.scale = feed.scale() if config.normalize else 1.0
         center_input = config.center if start is None else start.apply_b_dec_to_input
-        self.work = Workspace(d_in, d_sae, mesh.count(self.batches.batch_size), config, center_input)
-        self.moments = Flat(d_in, d_sae), Flat(d_in, d_sae)
+        self.work = workspace(d_in, mesh.count(feed.batch_size), config, center_input)
+        self.work.mesh = mesh
+        self.work.fresh()
+        self.pressure = Pressure(self.work)
+        self.moments = Flat(d_in, d_sae, self.work.kind.vectors), Flat(d_in, d_sae, self.work.kind.vectors)
         self.since = torch.zeros(d_sae, dtype=torch.int64)  # tokens since each feature fired
         self._count = torch.zeros((), dtype=torch.float32)  # Adam's
-        self._everything: torch.Tensor | None = None  # [n_kept, d_in] scaled, when batches are full
+        self._everything: tuple[torch.Tensor, torch.Tensor] | None = None  # scaled, and places: full batches
         self.fast: FastEpochs | None = None
-        self._fixed_set = FixedSet(position, config.seed, self.read)
+        self._make_fixed_sets()
         if start is not None:
             copy_start(self.work, start)
             return
         random_start(self.work)
         if config.center:
-            some = data.sample_rows(rows, data.MEDIAN_ROWS, config.seed)
-            self.work.params.b_dec.copy_(data.geometric_median(self.read(some)))
+            some = feed.sample(data.MEDIAN_ROWS, config.seed).mul_(self.scale)
+            self.work.params.b_dec.copy_(data.geometric_median(some))
 
     @property
     def dead_after(self) -> int:
         """A feature that did not fire over this many tokens is dead."""
-        batch_size = self.batches.batch_size
+        batch_size = self.feed.batch_size
         planned = int(DEAD_SHARE * self.config.steps * batch_size)
-        return max(batch_size, min(planned, len(self.rows), DEAD_TOKENS))
+        return max(batch_size, min(planned, self.feed.n_kept, DEAD_TOKENS))
 
     def reconfigure(self, config: TrainConfig) -> None:
         """Use other settings from the next step on."""
         if config.batch_size != self.config.batch_size:
-            self.batches.resize(config.batch_size)
-            self.work.resize(self.mesh.count(self.batches.batch_size))
+            self.feed.resize(config.batch_size)
+            self.work.resize(self.mesh.count(self.feed.batch_size))
         self.config = self.work.config = config
 
-    def read(self, rows: torch.Tensor) -> torch.Tensor:
-        """Scaled activations of these rows. ``[len(rows), d_in]``."""
-        return self.values.index_select(0, rows).mul_(self.scale)
+    def next_batch(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The next batch, scaled, and the place of each row in its window. ``[batch, d_in]``, ``[batch]``."""
+        if self.feed.full:
+            return self.everything()
+        x, position = self.feed.next()
+        return x.mul_(self.scale), position
 
-    def everything(self) -> torch.Tensor:
-        """Scaled activations of all kept rows. ``[n_kept, d_in]``."""
+    def everything(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scaled activations of all kept rows, and their places. ``[n_kept, d_in]``, ``[n_kept]``."""
         if self._everything is None:
-            self._everything = self.read(self.rows)
+            x, position = self.feed.everything()
+            self._everything = x.mul_(self.scale), position
         return self._everything
+
+    def _make_fixed_sets(self) -> None:
+        self._fixed_set = FixedSet(self.feed.evaluation(self.config.seed), self.scale)
+        self._held_out = FixedSet(self.feed.validation(quality.ROWS), self.scale)
 
     def one_step(self) -> TrainStep:
         """Advance by one step.
@@ -106,45 +111,56 @@ class Engine:
         try:
             return self._one_step()
         except MeshFault:
-            self.batches.undo()
+            self.feed.undo()
             raise
 
     def _one_step(self) -> TrainStep:
         began, work, config, step = time.perf_counter(), self.work, self.config, self.step + 1
         rate = schedule.learning_rate(config, step)
-        chosen = self.batches.next()
-        n, mine = len(chosen), self.mesh.part(chosen)  # the whole batch; the rows of this process
-        whole = self.batches.full and self.mesh.size == 1
-        x = self.everything() if whole else self.read(self.rows[mine])  # [batch, d_in]
+        x, position = self.next_batch()
+        n, x, position = len(x), self.mesh.part(x), self.mesh.part(position)  # the batch; this process's rows
         work.forward(x)
-        share, with_first = self._shares(x, mine, n)
-        losses = self._joint(work.backward(x, schedule.l1_weight(config, step), self._dead_features()), len(x), n)
+        share, with_first = self._shares(x, position, n)
+        losses = work.backward(x, self.pressure.on(schedule.penalty(config, step)), self._dead_features())
+        losses = self._joint(losses, len(x), n)
         if config.unit_norm_decoder:
             work.keep_norms()
         self._check_and_clip(step, rate, losses)
-        adam_step(work.params, work.grads, self.moments, self._count.fill_(step), rate)
+        adam_step(work.params, work.grads, self.moments, self._count.fill_(step), rate, work.beta1)
         if config.unit_norm_decoder:
             work.unit_norm()
+        work.applied()
+        l0 = float(losses.fired.sum()) / n
+        self.pressure.after(step, l0)
         self.since.add_(n).mul_(losses.fired == 0)
         self.step, self.tokens = step, self.tokens + n
-        if with_first is not None:
-            self.with_first = with_first
-        elif step % self._fixed_set.interval(n) == 0 or step in (1, config.steps):
-            self.with_first = self._fixed_set.measure(work)
+        self._resample()
+        self._measure_now_and_then(n, with_first)
         self.clock(n, time.perf_counter() - began)
         return TrainStep(
             step=step,
             loss=losses.total,
             reconstruction=losses.reconstruction,
             sparsity=losses.sparsity,
-            l0=float(losses.fired.sum()) / n,
+            l0=l0,
             explained_variance=share,
             explained_variance_with_first=self.with_first,
             dead=int((self.since >= self.dead_after).sum()),
             learning_rate=rate,
             tokens_per_second=self.tokens_per_second,
             tokens=self.tokens,
+            validation_explained_variance=self.validation,
         )
+
+    def _measure_now_and_then(self, batch_size: int, with_first: float | None) -> None:
+        """The fixed sets, unless the batch was everything; the first and the last step always measure."""
+        ends = self.step in (1, self.config.steps)
+        if with_first is not None:
+            self.with_first = with_first
+        elif ends or self.step % self._fixed_set.interval(batch_size) == 0:
+            self.with_first = self._fixed_set.measure(self.work)
+        if len(self._held_out.x) and (ends or self.step % self._held_out.interval(batch_size) == 0):
+            self.validation = self._held_out.measure(self.work)
 
     def clock(self, tokens: int, seconds: float) -> None:
         """Note how long so many tokens took; pauses do not count."""
@@ -158,33 +174,51 @@ class Engine:
             "exp_avg": self.moments[0].vector,
             "exp_avg_sq": self.moments[1].vector,
             "since_fired": self.since,
-            "order": self.batches.order,
-            "generator": self.batches.generator.get_state(),
             "scale": torch.tensor(self.scale, dtype=torch.float32),
             "with_first": torch.tensor(self.with_first, dtype=torch.float32),
-            "counters": torch.tensor([self.step, self.tokens, self.batches.cursor]),
+            "counters": torch.tensor([self.step, self.tokens]),
+            "bfloat16": torch.tensor(self.work.bfloat16),
         }
-        return {name: tensor.clone() for name, tensor in tensors.items()}
+        tensors |= {f"memory.{name}": tensor for name, tensor in self.work.memory.items()}
+        if len(self._held_out.x):
+            tensors["validation"] = torch.tensor(self.validation, dtype=torch.float32)
+        return {name: tensor.clone() for name, tensor in tensors.items()} | self.feed.state()
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
         """Take over a ``state_dict`` whose shapes have been checked."""
+        self.feed.load_state(state)
         self.work.params.vector.copy_(state["params"])
         self.moments[0].vector.copy_(state["exp_avg"])
         self.moments[1].vector.copy_(state["exp_avg_sq"])
         self.since.copy_(state["since_fired"])
-        self.batches.order = state["order"].clone()
-        self.batches.generator.set_state(state["generator"])
         self.scale, self.with_first = float(state["scale"]), float(state["with_first"])
-        self.step, self.tokens, self.batches.cursor = (int(n) for n in state["counters"])
+        self.validation = float(state.get("validation", math.nan))
+        self.step, self.tokens = (int(n) for n in state["counters"])
         self._everything = None
+        for name, tensor in self.work.memory.items():
+            tensor.copy_(state[f"memory.{name}"])
+        if bool(state["bfloat16"]) != self.work.bfloat16:
+            self.work.bfloat16 = not self.work.bfloat16
+            self.work.resize(self.mesh.count(self.feed.batch_size))
+        self._make_fixed_sets()
 
-    def _shares(self, x: torch.Tensor, chosen: torch.Tensor, n: int) -> tuple[float, float | None]:
+    def _resample(self) -> None:
+        """Now and then, and not while the learning rate falls, give dead features a new start."""
+        config, every = self.config, self.config.resample_every
+        if not every or self.step % every or self.step > (1 - schedule.DECAY_SHARE) * config.steps:
+            return
+        dead = (self.since >= self.dead_after).nonzero()[:, 0]
+        resample(self.work, self.moments, dead, config.seed + self.step)
+        self.mesh.same_(self.work.params.vector)  # each process drew from its own rows
+        self.since[dead] = 0
+
+    def _shares(self, x: torch.Tensor, position: torch.Tensor, n: int) -> tuple[float, float | None]:
         """Explained variance of the batch without position 0; and with it, when the batch is all there is."""
-        error, everything = self.work.error[: len(x)], n == len(self.position)
+        error, everything = self.work.error[: len(x)], n == self.feed.n_tokens
         if self.config.skip_first:
             share = self._share(x, error)
             return share, share if everything else None
-        rest = self.position[self.rows[chosen]] != 0
+        rest = position != 0
         return self._share(x[rest], error[rest]), self._share(x, error) if everything else None
 
     def _share(self, x: torch.Tensor, error: torch.Tensor) -> float:
@@ -217,10 +251,10 @@ class Engine:
         grads, largest = self.work.grads.vector, self.config.max_grad_norm
         norm = float(torch.linalg.vector_norm(grads))
         if not math.isfinite(losses.total):
-            self.batches.undo()
+            self.feed.undo()
             raise TrainingFault(step, rate, "loss", losses.total)
         if not math.isfinite(norm):
-            self.batches.undo()
+            self.feed.undo()
             raise TrainingFault(step, rate, "gradient", norm)
         if 0 < largest < norm:
             grads.mul_(largest / norm)

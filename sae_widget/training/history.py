@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import fields
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -128,6 +129,7 @@ def _extremes(column: np.ndarray, budget: int) -> np.ndarray:
 
 
 def _record(row: np.ndarray) -> TrainStep:
-    values = {name: float(value) for name, value in zip(NAMES, row, strict=True)}
+    # One and the same nan, so that records with it are equal to themselves.
+    values = {name: math.nan if math.isnan(value) else float(value) for name, value in zip(NAMES, row, strict=True)}
     whole = {name: int(values[name]) for name in ("step", "dead", "tokens")}
     return TrainStep(**(values | whole))  # type: ignore[arg-type]

@@ -3,44 +3,63 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
 from sae_widget.metrics import spread, variance_share
-from sae_widget.training.data import evaluation_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from sae_widget.sae import SAE
     from sae_widget.training.gradients import Workspace
 
 TIME_SHARE = 0.02  # of training that measuring over the fixed set may take
 FORWARD_COST = 0.4  # of a step's: two of its five matrix products
+ROWS = 2048  # of a fixed set at most
+CHUNK = 1024  # rows at a time, where an SAE is measured by itself
 
 
 class FixedSet:
-    """At most 2,048 tokens, position 0 among them in its share, on which a run is measured now and then.
+    """At most 2,048 tokens on which a run is measured now and then.
 
     Args:
-        position: ``[n]`` of all activations.
-        seed: which of them are taken.
-        read: rows -> their scaled activations ``[len(rows), d_in]``.
+        x: ``[n, d_in]`` their activations, not scaled; may be empty.
+        scale: by which they are multiplied.
     """
 
-    def __init__(self, position: torch.Tensor, seed: int, read: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        self.rows, self.read = evaluation_rows(position, seed), read
-        self.spread = spread(read(self.rows))
+    def __init__(self, x: torch.Tensor, scale: float) -> None:
+        self.x, self.scale = x, scale
+        self.spread = spread(x * scale)
 
     def interval(self, batch_size: int) -> int:
         """After how many steps to measure again, so that it takes ``TIME_SHARE`` of the time."""
-        return math.ceil(FORWARD_COST / TIME_SHARE * len(self.rows) / batch_size)
+        return max(1, math.ceil(FORWARD_COST / TIME_SHARE * len(self.x) / batch_size))
 
     def measure(self, work: Workspace) -> float:
-        """Explained variance over these tokens with the weights as they are, exactly a float32."""
+        """Explained variance over these tokens with the weights as they are, exactly a float32; nan for none."""
         error = 0.0
-        for rows in self.rows.split(len(work.error)):
-            work.forward(self.read(rows))
-            part = work.error[: len(rows)].view(-1)
-            error += float(torch.dot(part, part))
+        for part in self.x.split(len(work.error)) if len(self.x) else ():
+            work.measure(part * self.scale)
+            errors = work.error[: len(part)].view(-1)
+            error += float(torch.dot(errors, errors))
         return float(torch.tensor(variance_share(error, *self.spread), dtype=torch.float32))
+
+
+@dataclass(frozen=True)
+class Validation:
+    """An SAE on tokens of windows that it was not trained on; none is at position 0."""
+
+    explained_variance: float
+    l0: float
+    n_tokens: int
+
+
+def validate(sae: SAE, x: torch.Tensor) -> Validation:
+    """Measure an SAE on held-out activations ``[n, d_in]``, not scaled."""
+    error, fired = 0.0, 0
+    for part in x.split(CHUNK):
+        acts = sae.encode(part)
+        fired += int((acts > 0).sum())
+        error += float((part - sae.decode(acts)).square().sum())
+    return Validation(variance_share(error, *spread(x)), fired / max(1, len(x)), len(x))

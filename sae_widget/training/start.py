@@ -17,12 +17,17 @@ TIED_SEED = 0x5AE5AE5A
 
 
 def check_start(start: SAE, config: TrainConfig, d_in: int) -> None:
-    """Raise ``ValueError`` unless this SAE has the shape and the architecture of the settings."""
+    """Raise ``ValueError`` unless this SAE has the shape and the architecture of the settings, and can go on."""
     wanted = (config.architecture, d_in, config.d_sae)
     if (start.architecture, start.d_in, start.d_sae) != wanted:
         raise ValueError(
             f"The SAE to start from is {start.architecture}, {start.d_in} x {start.d_sae}; "
             f"these settings need {wanted[0]}, {wanted[1]} x {wanted[2]}. Nothing was trained."
+        )
+    if start.normalize_activations != "none":
+        raise ValueError(
+            f"The SAE to start from normalises each token ({start.normalize_activations}), and the trainer does not. "
+            "Nothing was trained; start from an SAE without it, or from scratch."
         )
 
 
@@ -32,10 +37,16 @@ def copy_start(work: Workspace, start: SAE) -> None:
     for name in ("b_enc", "W_dec", "b_dec"):
         getattr(p, name).copy_(getattr(start, name))
     p.W_enc.copy_(start.W_enc.t())
+    for name, vector in p.extra.items():
+        vector.copy_(getattr(start, name))
+    if "threshold" in work.memory:
+        work.memory["threshold"].fill_(start.threshold)  # type: ignore[attr-defined]
     if work.config.unit_norm_decoder:
         norms = p.W_dec.norm(dim=1)
         p.W_enc.mul_(norms[:, None])
         p.b_enc.mul_(norms)
+        for name in p.extra.keys() - {"r_mag"}:
+            p.extra[name].mul_(norms)
         work.unit_norm()
 
 

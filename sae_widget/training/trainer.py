@@ -9,18 +9,22 @@ import torch
 
 from sae_widget.config import ARCHITECTURES, FIXED_SETTINGS, TrainConfig
 from sae_widget.memory import check_memory, free_memory, needed_memory
-from sae_widget.training import data
 from sae_widget.training.ahead import Ahead
+from sae_widget.training.blocks import HELD_ROWS
 from sae_widget.training.engine import Engine
+from sae_widget.training.feed import make_feed
 from sae_widget.training.interrupts import finish_first
 from sae_widget.training.mesh import ALONE
+from sae_widget.training.quality import Validation, validate
 from sae_widget.training.start import check_start
+from sae_widget.training.threads import threads_for, using
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sae_widget.sae import SAE
     from sae_widget.training.base import TrainStep
+    from sae_widget.training.blocks import ActivationSource
     from sae_widget.training.mesh import Alone
 
 
@@ -33,9 +37,9 @@ class Trainer:
 
     def __init__(
         self,
-        values: torch.Tensor,
-        position: torch.Tensor,
-        config: TrainConfig,
+        values: torch.Tensor | ActivationSource,
+        position: torch.Tensor | None = None,
+        config: TrainConfig | None = None,
         *,
         metadata: dict[str, Any] | None = None,
         start: SAE | None = None,
@@ -44,8 +48,9 @@ class Trainer:
         """Make the weights and the buffers; nothing is trained yet.
 
         Args:
-            values: ``[n, d_in]`` activations; kept, never changed.
-            position: ``[n]`` place of each row in its window; 0 is the first token.
+            values: ``[n, d_in]`` activations, kept and never changed; or a corpus in blocks, of which a part is
+                held at a time (``sae_widget.data.open_corpus``).
+            position: ``[n]`` place of each row in its window; 0 is the first token. None for a corpus.
             config: the settings.
             metadata: goes into the SAE: which model, layer, hook.
             start: go on from this SAE's weights and scale instead of random ones.
@@ -58,15 +63,13 @@ class Trainer:
         """
         if not isinstance(config, TrainConfig):
             raise TypeError(f"config must be a TrainConfig, got {type(config).__name__}: TrainConfig(steps=...)")
-        values, position = data.check_activations(values, position)
-        rows = data.kept_rows(position, config.skip_first)  # [n_kept]
-        self.d_in, self.metadata = int(values.shape[1]), dict(metadata or {})
-        batch = data.effective_batch(len(rows), config.batch_size)
-        check_memory(self.d_in, config.d_sae, mesh.count(batch))
-        if start is not None:
-            check_start(start, config, self.d_in)
         with torch.no_grad():
-            self._engine = Engine(values, position, rows, config, start, mesh)
+            feed = make_feed(values, position, config)
+            self.d_in, self.metadata = feed.d_in, dict(metadata or {})
+            check_memory(self.d_in, config.d_sae, mesh.count(feed.batch_size))
+            if start is not None:
+                check_start(start, config, self.d_in)
+            self._engine = Engine(feed, config, start, mesh)
             mesh.same_(self._engine.work.params.vector)
         self._ahead: Ahead | None = None
 
@@ -93,7 +96,20 @@ class Trainer:
     @property
     def batch_size(self) -> int:
         """Tokens in a step; the whole data when they are fewer than the settings ask for."""
-        return self._engine.batches.batch_size
+        return self._engine.feed.batch_size
+
+    @property
+    def left_out(self) -> str:
+        """How many tokens are not trained on and why, in a sentence; nothing when all are.
+
+        Of a corpus in blocks: of what was read so far.
+        """
+        return str(self._engine.feed.left_out())
+
+    def validation(self) -> Validation | None:
+        """The SAE as it is now on held-out tokens, at most 8,192; None without ``validation_share``."""
+        x = self._engine.feed.validation(HELD_ROWS)
+        return validate(self.sae(), x) if len(x) else None
 
     @property
     def dead_after(self) -> int:
@@ -111,15 +127,16 @@ class Trainer:
 
         Raises:
             TrainingFault: the loss or a gradient was not finite; the weights are those of the step before.
-            MeshFault: another process is gone; the weights are those of the step before.
         """
         self._settle()
         while self.step < self.config.steps:
             if Ahead.fits(self._engine):
                 yield from self._run_ahead()
                 continue
-            with finish_first(), torch.no_grad():
-                record = self._engine.one_step()
+            engine = self._engine
+            threads = threads_for(engine.feed.batch_size, self.d_in, engine.config.d_sae)
+            with finish_first(), torch.no_grad(), using(threads):
+                record = engine.one_step()
             yield record
 
     def sae(self) -> SAE:
@@ -128,6 +145,10 @@ class Trainer:
         engine, p, config = self._engine, self._engine.work.params, self.config
         kind = engine.work.kind
         own = {field.name for field in dataclasses.fields(kind)} & set(ARCHITECTURES[kind.architecture])
+        values: dict[str, Any] = {name: getattr(config, name) for name in own}
+        values |= {name: vector.clone() for name, vector in p.extra.items()}
+        if "threshold" in engine.work.memory:
+            values["threshold"] = float(engine.work.memory["threshold"])
         recipe = {"steps": self.step, "tokens": self.tokens, "settings": dataclasses.asdict(config)}
         return kind(
             W_enc=p.W_enc.t().clone(memory_format=torch.contiguous_format),
@@ -137,7 +158,7 @@ class Trainer:
             scale=engine.scale,
             apply_b_dec_to_input=engine.work.center_input,
             metadata=self.metadata | {"training": recipe},
-            **{name: getattr(config, name) for name in own},
+            **values,
         )
 
     def reconfigure(self, config: TrainConfig) -> None:
@@ -151,10 +172,9 @@ class Trainer:
         if changed:
             raise ValueError(f"{', '.join(changed)} cannot change while this SAE trains; stop first")
         self._settle()
-        batch = self._engine.mesh.count(data.effective_batch(len(self._engine.rows), config.batch_size))
-        before = self._engine.mesh.count(self.batch_size)
-        if batch > before:
-            taken = needed_memory(self.d_in, config.d_sae, before)
+        batch = self._engine.feed.effective(config.batch_size)
+        if batch > self.batch_size:
+            taken = needed_memory(self.d_in, config.d_sae, self.batch_size)
             check_memory(self.d_in, config.d_sae, batch, free_memory() + taken)
         self._engine.reconfigure(config)
 
@@ -200,12 +220,17 @@ class Trainer:
                 ahead.settle()
 
 
-def train(values: torch.Tensor, position: torch.Tensor, config: TrainConfig, **options: Any) -> Iterator[TrainStep]:
+def train(
+    values: torch.Tensor | ActivationSource,
+    position: torch.Tensor | None = None,
+    config: TrainConfig | None = None,
+    **options: Any,
+) -> Iterator[TrainStep]:
     """Train from scratch and yield a record for each step; ``Trainer`` gives the SAE as well.
 
     Args:
-        values: ``[n, d_in]`` activations.
-        position: ``[n]`` place of each row in its window.
+        values: ``[n, d_in]`` activations, or a corpus in blocks.
+        position: ``[n]`` place of each row in its window; None for a corpus.
         config: the settings.
         options: ``metadata`` and ``start`` of ``Trainer``.
 

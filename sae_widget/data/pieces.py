@@ -11,15 +11,18 @@ import torch
 from sae_widget.activations.extract import get_activations
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from sae_widget.activations.base import Activations, LanguageModel
 
 PIECE_CHARS = 4_000
 """Length of the pieces into which a corpus is cut, at a paragraph or line where there is one."""
 
+PIECES_AT_ONCE = 4
+"""Texts that are read at once."""
 
-def pieces(texts: list[str], seed: int = 0) -> list[str]:
+
+def pieces(texts: Iterable[str], seed: int = 0) -> list[str]:
     """Cut texts into pieces of about ``PIECE_CHARS`` characters and shuffle them.
 
     So the first thousand tokens already come from everywhere.
@@ -28,26 +31,35 @@ def pieces(texts: list[str], seed: int = 0) -> list[str]:
         texts: the corpus.
         seed: of the order.
     """
-    found: list[str] = []
-    for text in texts:
-        at = 0
-        while at < len(text):
-            end = min(len(text), at + PIECE_CHARS)
-            if end < len(text):
-                for mark in ("\n\n", "\n", " "):
-                    cut = text.rfind(mark, at + PIECE_CHARS // 2, end)
-                    if cut > 0:
-                        end = cut + len(mark)
-                        break
-            if text[at:end].strip():
-                found.append(text[at:end])
-            at = end
+    found = [piece for text in texts for piece in cut(text) if piece.strip()]
     random.Random(seed).shuffle(found)
     return found
 
 
+def cut(text: str) -> Iterator[str]:
+    """One text in pieces that joined are the text, white space among them."""
+    at = 0
+    while at < len(text):
+        end = min(len(text), at + PIECE_CHARS)
+        if end < len(text):
+            for mark in ("\n\n", "\n", " "):
+                found = text.rfind(mark, at + PIECE_CHARS // 2, end)
+                if found > 0:
+                    end = found + len(mark)
+                    break
+        yield text[at:end]
+        at = end
+
+
 def read_corpus(
-    model: LanguageModel, texts: list[str], layer: int, hook_name: str, *, prepend_bos: bool, max_tokens: int
+    model: LanguageModel,
+    texts: Sequence[str],
+    layer: int,
+    hook_name: str,
+    *,
+    prepend_bos: bool,
+    max_tokens: int,
+    first_text: int = 0,
 ) -> Iterator[Activations]:
     """Activations of a corpus, some pieces at a time, until ``max_tokens`` tokens are read.
 
@@ -58,13 +70,14 @@ def read_corpus(
         hook_name: of the read point.
         prepend_bos: read each window behind the start token.
         max_tokens: where to stop.
+        first_text: where to begin.
 
     Yields:
         Records of a few thousand tokens; together they hold ``max_tokens`` tokens, or all there are.
     """
-    left, at = max_tokens, 0
+    left, at = max_tokens, first_text
     while left > 0 and at < len(texts):
-        some = texts[at : at + 4]
+        some = list(texts[at : at + PIECES_AT_ONCE])
         at += len(some)
         part = get_activations(model, some, layer, hook_name, prepend_bos=prepend_bos, max_tokens=left)
         if part.n_tokens == 0:
