@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from sae_widget.checkpoint import load_sae
+from sae_widget.checkpoint.base import TRAINING_INFO
 from sae_widget.cli import main
 from sae_widget.cli.base import INTERRUPTED
-from sae_widget.runs import STATE, read_explorer, read_run
+from sae_widget.runs import CHECKPOINT, read_explorer, read_run
 from sae_widget.training import History, Trainer, TrainingFault
 from tests.processes import command
 
@@ -74,7 +75,7 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(
     assert same_sae(out, whole)
     info = read_run(out)
     assert (info.state, info.step, info.total) == ("finished", 60, 60)
-    assert not (out / STATE).exists()
+    assert not (out / CHECKPOINT).exists()
     assert go_on(out) == 0
     assert "is finished" in capsys.readouterr().out
 
@@ -133,6 +134,10 @@ def test_a_fault_can_be_gone_on_from_with_another_rate(
     assert steps(out)[8]["learning_rate"] == 0.5 and steps(out)[9]["learning_rate"] == 0.001
 
 
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def stopped(model: Path, out: Path, monkeypatch: pytest.MonkeyPatch, *more: str) -> Path:
     with monkeypatch.context() as patch:
         interrupt_at(5, patch)
@@ -159,11 +164,11 @@ def test_what_does_not_fit_the_run_is_refused_by_name(
     tiny_gpt2_dir: Path, tmp_path: Path, capsys, monkeypatch, options: list[str], words: str
 ) -> None:
     out = stopped(tiny_gpt2_dir, tmp_path / "run", monkeypatch)
-    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    before = contents(out)
     capsys.readouterr()
     assert go_on(out, *options) == 1
     assert words in capsys.readouterr().err
-    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert contents(out) == before
 
 
 def test_other_settings_may_change(tiny_gpt2_dir: Path, tmp_path: Path, monkeypatch) -> None:
@@ -188,7 +193,7 @@ def test_what_is_not_there_yet_begins(tiny_gpt2_dir: Path, tmp_path: Path, capsy
     assert train(tiny_gpt2_dir, out, "--steps", "3", "--resume") == 0
     assert f"There is no run in {out} to go on with: it begins." in capsys.readouterr().err
     other = stopped(tiny_gpt2_dir, tmp_path / "other", monkeypatch)
-    (other / STATE).unlink()
+    (other / CHECKPOINT / TRAINING_INFO).unlink()
     assert go_on(other) == 0
     assert "has no checkpoint yet: it begins again" in capsys.readouterr().err
     assert [step["step"] for step in steps(other)] == list(range(1, 31))
@@ -199,11 +204,11 @@ def test_a_damaged_checkpoint_is_a_sentence(
     tiny_gpt2_dir: Path, tmp_path: Path, capsys, monkeypatch, content: bytes
 ) -> None:
     out = stopped(tiny_gpt2_dir, tmp_path / "run", monkeypatch)
-    (out / STATE).write_bytes(content)
+    (out / CHECKPOINT / TRAINING_INFO).write_bytes(content)
     capsys.readouterr()
     assert go_on(out) == 1
     error = capsys.readouterr().err
-    assert f"sae-widget: {STATE}: it is damaged. Nothing was loaded" in error and "Traceback" not in error
+    assert f"sae-widget: {TRAINING_INFO}: it is damaged. Nothing was loaded" in error and "Traceback" not in error
 
 
 def test_an_unfinished_run_is_not_written_over_unasked(

@@ -1,4 +1,4 @@
-"""``SuperpositionExplorer.follow``: a training of a real other process, seen while it goes on (``sae_widget.runner.follow``)."""
+"""``SuperpositionExplorer.follow``: a training of another process, seen live (``sae_widget.runner.follow``)."""
 
 from __future__ import annotations
 

@@ -70,10 +70,10 @@ class Fit:
             ValueError: it is of another SAE.
         """
         from sae_widget.checkpoint import load_training_state
-        from sae_widget.runs import RECORDS, RecordReader
+        from sae_widget.runs import CHECKPOINT, RECORDS, RecordReader
         from sae_widget.training.history import NAMES
 
-        state, info = load_training_state(self.out)
+        state, info = load_training_state(self.out / CHECKPOINT)
         known = info.get("data", {})
         if known.get("texts") != self.known_by["texts"]:
             raise Refused(f"The texts are not those that the run in {self.out} read. Nothing was changed.")

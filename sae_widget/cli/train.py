@@ -62,13 +62,13 @@ def run(args: argparse.Namespace) -> None:
 
 def _found(out: Path) -> RunInfo | None:
     """The run that is to go on; None when there is none yet, so that one command can begin it and go on with it."""
-    from sae_widget.runs import RUN, STATE, read_run
+    from sae_widget.runs import RUN, has_checkpoint, read_run
 
     if not (out / RUN).exists():
         _say(f"There is no run in {out} to go on with: it begins.")
         return None
     info = read_run(out)
-    if info.state != "finished" and not (out / STATE).exists():
+    if info.state != "finished" and not has_checkpoint(out):
         _say(f"The run in {out} has no checkpoint yet: it begins again.")
     return info
 
@@ -115,7 +115,9 @@ def _check_out(out: Path, *, overwrite: bool) -> None:
             with suppress(OSError):
                 folder.rmdir()
     if taken and not overwrite:
-        goes_on = ", go on with --resume" if (out / "training_state.json").exists() else ""
+        from sae_widget.runs import has_checkpoint
+
+        goes_on = ", go on with --resume" if has_checkpoint(out) else ""
         raise ValueError(f"{out} already holds an SAE; choose another --out{goes_on}, or give --overwrite.")
 
 
@@ -137,7 +139,7 @@ def _mesh() -> Alone:
 def _train(args: argparse.Namespace, config: TrainConfig, mesh: Alone, *, resume: bool) -> None:
     from sae_widget.activations.base import layer_name
     from sae_widget.cli.fitting import Fit
-    from sae_widget.runs import STATE, RunInfo
+    from sae_widget.runs import RunInfo, has_checkpoint
 
     model = load(args.model)
     layer = model.n_layer * 2 // 3 if args.layer is None else args.layer
@@ -160,7 +162,7 @@ def _train(args: argparse.Namespace, config: TrainConfig, mesh: Alone, *, resume
             settings=asdict(config),
         )
         fit = Fit(data, info, shown, args.out, flag, mesh, args.checkpoint_seconds)
-        if resume and (args.out / STATE).exists():
+        if resume and has_checkpoint(args.out):
             fit.go_on()
         fit.run()
 

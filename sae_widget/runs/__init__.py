@@ -15,16 +15,16 @@ from sae_widget.runs.saved import (
     write_json,
 )
 from sae_widget.runs.watch import News, Watch
-from sae_widget.runs.writer import STATE, RunWriter
+from sae_widget.runs.writer import CHECKPOINT, RunWriter, has_checkpoint
 
 __all__ = [
+    "CHECKPOINT",
     "EXPLORER",
     "FORM",
     "HISTORY",
     "MAX_BYTES",
     "RECORDS",
     "RUN",
-    "STATE",
     "News",
     "RecordReader",
     "RecordWriter",
@@ -34,6 +34,7 @@ __all__ = [
     "Watch",
     "describe",
     "describe_shown",
+    "has_checkpoint",
     "read_explorer",
     "read_run",
     "write_explorer",

@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from sae_widget.checkpoint import SaeFileError, save_sae, save_training_state
+from sae_widget.checkpoint.atomic import LOCK as FOLDER_LOCK
 from sae_widget.checkpoint.base import TRAINING, TRAINING_INFO
 from sae_widget.runs.info import BEAT, RUN, RunInfo, read_run
 from sae_widget.runs.records import RECORDS, RecordWriter
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from sae_widget.sae.base import SAE
     from sae_widget.training import History, TrainStep
 
-LOCK, STATE = ".sae_widget.run.lock", TRAINING_INFO
+LOCK, CHECKPOINT = ".sae_widget.run.lock", "checkpoint"
+"""The lock of a run's folder, and the folder in it from which the run can go on."""
 SAE_SECONDS = 5.0
 """Between two SAEs for those who look on."""
 SAE_COST, STATE_COST = 40.0, 20.0
@@ -94,7 +96,7 @@ class RunWriter:
     def save_state(self, tensors: dict[str, torch.Tensor], info: dict[str, Any]) -> bool:
         """Write what the run needs to go on from here; whether that could be done."""
         began = time.monotonic()
-        done = self._try(lambda: save_training_state(self.folder, tensors, info))
+        done = self._try(lambda: save_training_state(self.folder / CHECKPOINT, tensors, info))
         now = time.monotonic()
         self._state_due = now + max(self.seconds, STATE_COST * (now - began))
         return done
@@ -113,11 +115,17 @@ class RunWriter:
         self._heart.join()
         self._try(self._records.flush)
         if state == "finished":
-            for name in (TRAINING, TRAINING_INFO):
-                (self.folder / name).unlink(missing_ok=True)
+            self._try(self._drop_checkpoint)
         shown = {} if sae_step is None else {"sae_step": sae_step}
         self._tell_softly(state=state, sentence=sentence, **shown)
         self._lock.release()
+
+    def _drop_checkpoint(self) -> None:
+        folder = self.folder / CHECKPOINT
+        for name in (TRAINING_INFO, TRAINING, FOLDER_LOCK):
+            (folder / name).unlink(missing_ok=True)
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
 
     def _live(self) -> None:
         while not self._ended.wait(BEAT):
@@ -139,6 +147,11 @@ class RunWriter:
             self.trouble = str(fault)
             return False
         return True
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a run that was written there can go on."""
+    return (folder / CHECKPOINT / TRAINING_INFO).exists()
 
 
 def take_over(folder: Path, history: History, step: int, patience: float) -> RunWriter | None:

@@ -45,7 +45,7 @@ class History:
 
     @property
     def rows(self) -> np.ndarray:
-        """The kept records, oldest first, their fields in the order of ``NAMES``; only to look at. ``[n, n_fields]``."""
+        """The kept records, oldest first, fields in the order of ``NAMES``; only to look at. ``[n, n_fields]``."""
         rows = self._rows[: self._kept]
         rows.flags.writeable = False
         return rows
