@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -16,7 +17,7 @@ from sae_widget.config import ARCHITECTURES, HOOK_NAMES, TrainConfig
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["main"]
+__all__ = ["command", "main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,6 +35,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         sentence, status, told = "Interrupted; what was written before is kept.", INTERRUPTED, True
     if told:
         print(f"sae-widget: {sentence}", file=sys.stderr)
+    return status
+
+
+def command() -> int:
+    """Run the command line as a process of its own.
+
+    One of a group ends without the interpreter's own end: two of fifty were seen to abort there, in torch's threads.
+    """
+    status = main()
+    if train.was_in_a_group():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
     return status
 
 

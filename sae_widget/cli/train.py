@@ -136,6 +136,12 @@ def _mesh() -> Alone:
         raise Refused(str(error)) from error
 
 
+def was_in_a_group() -> bool:
+    """Whether this process has trained together with others."""
+    mesh = sys.modules.get("sae_widget.training.mesh")
+    return mesh is not None and bool(mesh.Group.made)
+
+
 def _train(args: argparse.Namespace, config: TrainConfig, mesh: Alone, *, resume: bool) -> None:
     from sae_widget.activations.base import layer_name
     from sae_widget.cli.fitting import Fit
