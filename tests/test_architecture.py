@@ -55,11 +55,14 @@ RANKS = {
 }
 # What views share; besides these no view imports another.
 SHARED_VIEWS = {"views.axes", "views.base", "views.palette", "views.pane", "views.selection", "views.words"}
-# The form is one pane in several files.
+# Panes in several files.
 PARTS_OF_A_VIEW = {
     "views.controls": {"views.source_controls", "views.train_controls"},
+    "views.health": {"views.measures"},
     "views.source_controls": {"views.fields", "views.presets"},
-    "views.train_controls": {"views.fields"},
+    "views.train_controls": {"views.advanced_controls", "views.fields", "views.kind_controls"},
+    "views.kind_controls": {"views.fields"},
+    "views.advanced_controls": {"views.fields"},
 }
 
 

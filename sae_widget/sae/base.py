@@ -51,6 +51,7 @@ class SAE:
 
     architecture = ""  # the name in the registry
     words = ""  # what a person sees in the form
+    about = ""  # a sentence under it: what this kind does, and when to choose it
     elementwise = False  # ``activate`` is one function of each number alone
     trains_apart = False  # training has a rule of its own for it (``training.workspaces``), not ``fire``
     revives_dead = False  # in training, dead features learn what the live ones miss

@@ -32,7 +32,8 @@ class BatchTopKSAE(SAE):
 
     trains_apart = True
     architecture = "batchtopk"
-    words = "BatchTopK: k features per token on average"
+    words = "BatchTopK: k on average"
+    about = "Like TopK, but hard tokens may use more features than easy ones: often better at equal k."
     elementwise = True
     revives_dead = True
 

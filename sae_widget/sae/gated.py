@@ -30,7 +30,8 @@ class GatedSAE(SAE):
 
     trains_apart = True
     architecture = "gated"
-    words = "Gated: whether and how much apart"
+    words = "Gated: if, then how much"
+    about = "Like ReLU + L1, but the penalty decides only what fires and shrinks nothing."
     vectors = ("b_mag", "r_mag")
 
     def activate(self, hidden_pre: torch.Tensor) -> torch.Tensor:

@@ -60,12 +60,15 @@ class Flat:
         d_in: width of the activations.
         d_sae: number of features.
         vectors: names of further parameters, each ``[d_sae]``, in ``extra``.
+        device: where they are.
     """
 
-    def __init__(self, d_in: int, d_sae: int, vectors: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, d_in: int, d_sae: int, vectors: tuple[str, ...] = (), device: torch.device | str = "cpu"
+    ) -> None:
         room = -(-d_sae // 16) * 16  # the matrices begin on a cache line
         size, start = d_in * d_sae, room * (1 + len(vectors))
-        self.vector = torch.zeros(start + 2 * size + d_in, dtype=torch.float32)
+        self.vector = torch.zeros(start + 2 * size + d_in, dtype=torch.float32, device=device)
         self.b_enc = self.vector[:d_sae]  # [d_sae]
         self.extra = {name: self.vector[at * room :][:d_sae] for at, name in enumerate(vectors, 1)}
         self.W_enc = self.vector[start : start + size].view(d_sae, d_in)  # transposed: one row a feature

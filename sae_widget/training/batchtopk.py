@@ -22,7 +22,7 @@ class BatchTopKWorkspace(TopKWorkspace):
 
     def fresh(self) -> None:
         """Set what a new SAE starts with besides its matrices."""
-        self.memory["threshold"] = torch.zeros((), dtype=torch.float32)
+        self.memory["threshold"] = torch.zeros((), dtype=torch.float32, device=self.device)
 
     def measure(self, x: torch.Tensor) -> None:
         """``forward`` as the trained SAE does it: with the threshold."""
@@ -34,7 +34,7 @@ class BatchTopKWorkspace(TopKWorkspace):
     def applied(self) -> None:
         """Bring the threshold nearer to the smallest activation of the last batch."""
         value = self.pairs.value
-        smallest = self.mesh.gather(value.min() if len(value) else torch.tensor(torch.inf)).min()
+        smallest = self.mesh.gather(value.min() if len(value) else value.new_tensor(torch.inf)).min()
         known = self.memory["threshold"]
         if not bool(torch.isfinite(smallest)):  # nothing fired
             return
@@ -65,8 +65,8 @@ class BatchTopKWorkspace(TopKWorkspace):
 
     def _of_all(self, flat: torch.Tensor, wanted: int) -> torch.Tensor:
         """Those that are among the largest of all processes' rows together; ``wanted`` is the number for these."""
-        all_wanted = int(self.mesh.sum_(torch.tensor(wanted)))
-        largest = torch.zeros(all_wanted, dtype=torch.float32)
+        all_wanted = int(self.mesh.sum_(torch.tensor(wanted, device=self.device)))
+        largest = torch.zeros(all_wanted, dtype=torch.float32, device=self.device)
         own = flat.topk(min(all_wanted, len(flat)), sorted=False).values
         largest[: len(own)] = own
         together = self.mesh.gather(largest).reshape(-1)
@@ -74,7 +74,7 @@ class BatchTopKWorkspace(TopKWorkspace):
 
     def _pairs(self, pre: torch.Tensor, flat: torch.Tensor) -> Pairs:
         token = torch.div(flat, self.d_sae, rounding_mode="floor")
-        starts = torch.zeros(len(pre) + 1, dtype=torch.int64)
+        starts = token.new_zeros(len(pre) + 1)
         torch.cumsum(torch.bincount(token, minlength=len(pre)), 0, out=starts[1:])
         return Pairs(starts, flat - token * self.d_sae, pre.reshape(-1)[flat].float())
 
@@ -92,16 +92,16 @@ class MatryoshkaWorkspace(BatchTopKWorkspace):
         super().resize(batch_size)
         levels = self.config.matryoshka_levels
         self.widths = sorted({max(1, self.d_sae >> level) for level in range(levels)})
-        self.errors = torch.empty(len(self.widths), batch_size, self.d_in, dtype=torch.float32)
+        self.errors = self.error.new_empty(len(self.widths), batch_size, self.d_in)
 
     def _decode(self, n: int) -> None:
         pairs, token = self.pairs, token_of(self.pairs)
-        group = torch.bucketize(pairs.feature, torch.tensor(self.widths), right=True)
+        group = torch.bucketize(pairs.feature, torch.tensor(self.widths, device=self.device), right=True)
         self._groups: list[tuple[torch.Tensor, Pairs]] = []
         before = self.target[:n].neg()
         for level in range(len(self.widths)):
             at = (group == level).nonzero()[:, 0]
-            starts = torch.zeros(n + 1, dtype=torch.int64)
+            starts = token.new_zeros(n + 1)
             torch.cumsum(torch.bincount(token[at], minlength=n), 0, out=starts[1:])
             part = Pairs(starts, pairs.feature[at], pairs.value[at])
             self._groups.append((at, part))

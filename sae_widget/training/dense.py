@@ -15,7 +15,7 @@ class DenseWorkspace(Workspace):
         super().resize(batch_size)
         self.acts = torch.empty_like(self.pre)  # feature_acts
         self.scratch = torch.empty_like(self.pre)
-        self._sums = torch.empty(self.d_sae, dtype=self.pre.dtype)
+        self._sums = self.pre.new_empty(self.d_sae)
 
     def forward(self, x: torch.Tensor) -> None:
         """Fill ``error``, and what ``backward`` needs."""

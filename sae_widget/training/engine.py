@@ -39,10 +39,13 @@ class Engine:
         config: the settings.
         start: whose weights and scale to take instead of random ones.
         mesh: the processes that train this SAE together, each with its share of every batch.
+        device: where the step is computed; the feed stays where it is.
     """
 
-    def __init__(self, feed: Feed, config: TrainConfig, start: SAE | None, mesh: Alone = ALONE) -> None:
-        self.feed, self.config, self.mesh = feed, config, mesh
+    def __init__(
+        self, feed: Feed, config: TrainConfig, start: SAE | None, mesh: Alone = ALONE, device: str = "cpu"
+    ) -> None:
+        self.feed, self.config, self.mesh, self.device = feed, config, mesh, torch.device(device)
         d_in, d_sae = feed.d_in, config.d_sae
         self.step, self.tokens, self.tokens_per_second = 0, 0, 0.0
         self.with_first, self.validation = math.nan, math.nan  # as they were last measured
@@ -51,13 +54,14 @@ class Engine:
         else:
             self.scale = feed.scale() if config.normalize else 1.0
         center_input = config.center if start is None else start.apply_b_dec_to_input
-        self.work = workspace(d_in, mesh.count(feed.batch_size), config, center_input)
+        self.work = workspace(d_in, mesh.count(feed.batch_size), config, center_input, device)
         self.work.mesh = mesh
         self.work.fresh()
         self.pressure = Pressure(self.work)
-        self.moments = Flat(d_in, d_sae, self.work.kind.vectors), Flat(d_in, d_sae, self.work.kind.vectors)
-        self.since = torch.zeros(d_sae, dtype=torch.int64)  # tokens since each feature fired
-        self._count = torch.zeros((), dtype=torch.float32)  # Adam's
+        vectors = self.work.kind.vectors
+        self.moments = Flat(d_in, d_sae, vectors, device), Flat(d_in, d_sae, vectors, device)
+        self.since = torch.zeros(d_sae, dtype=torch.int64, device=device)  # tokens since each feature fired
+        self._count = torch.zeros((), dtype=torch.float32, device=device)  # Adam's
         self._everything: tuple[torch.Tensor, torch.Tensor] | None = None  # scaled, and places: full batches
         self.fast: FastEpochs | None = None
         self._make_fixed_sets()
@@ -88,18 +92,18 @@ class Engine:
         if self.feed.full:
             return self.everything()
         x, position = self.feed.next()
-        return x.mul_(self.scale), position
+        return x.to(self.device).mul_(self.scale), position.to(self.device)
 
     def everything(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Scaled activations of all kept rows, and their places. ``[n_kept, d_in]``, ``[n_kept]``."""
         if self._everything is None:
             x, position = self.feed.everything()
-            self._everything = x.mul_(self.scale), position
+            self._everything = x.to(self.device).mul_(self.scale), position.to(self.device)
         return self._everything
 
     def _make_fixed_sets(self) -> None:
-        self._fixed_set = FixedSet(self.feed.evaluation(self.config.seed), self.scale)
-        self._held_out = FixedSet(self.feed.validation(quality.ROWS), self.scale)
+        self._fixed_set = FixedSet(self.feed.evaluation(self.config.seed).to(self.device), self.scale)
+        self._held_out = FixedSet(self.feed.validation(quality.ROWS).to(self.device), self.scale)
 
     def one_step(self) -> TrainStep:
         """Advance by one step.
@@ -182,7 +186,7 @@ class Engine:
         tensors |= {f"memory.{name}": tensor for name, tensor in self.work.memory.items()}
         if len(self._held_out.x):
             tensors["validation"] = torch.tensor(self.validation, dtype=torch.float32)
-        return {name: tensor.clone() for name, tensor in tensors.items()} | self.feed.state()
+        return {name: tensor.to("cpu", copy=True) for name, tensor in tensors.items()} | self.feed.state()
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
         """Take over a ``state_dict`` whose shapes have been checked."""

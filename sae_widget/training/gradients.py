@@ -54,15 +54,25 @@ class Workspace:
         config: the settings; their owner sets ``config`` when they change.
         center_input: encode ``x - b_dec``.
         bfloat16: take the products in bfloat16.
+        device: where everything is.
     """
 
     beta1 = BETA1  # Adam's
 
     def __init__(
-        self, d_in: int, d_sae: int, batch_size: int, config: TrainConfig, center_input: bool, *, bfloat16: bool = False
+        self,
+        d_in: int,
+        d_sae: int,
+        batch_size: int,
+        config: TrainConfig,
+        center_input: bool,
+        *,
+        bfloat16: bool = False,
+        device: torch.device | str = "cpu",
     ) -> None:
         self.config, self.center_input, self.kind = config, center_input, trainable(config.architecture)
-        self.params, self.grads = (Flat(d_in, d_sae, self.kind.vectors) for _ in range(2))
+        self.device = torch.device(device)
+        self.params, self.grads = (Flat(d_in, d_sae, self.kind.vectors, self.device) for _ in range(2))
         self.mesh: Alone = ALONE
         self.memory: dict[str, torch.Tensor] = {}  # what else goes on from step to step: scalars by name
         self.d_in, self.d_sae, self.bfloat16 = d_in, d_sae, bfloat16
@@ -71,9 +81,9 @@ class Workspace:
     def resize(self, batch_size: int) -> None:
         """Make the buffers for another batch size."""
         self.products = (BFloat16 if self.bfloat16 else Float32)(self.params, batch_size)
-        self.target = torch.empty(batch_size, self.d_in, dtype=torch.float32)  # x - b_dec
-        self.error = torch.empty(batch_size, self.d_in, dtype=torch.float32)  # sae_out - x
-        self.pre = torch.empty(batch_size, self.d_sae, dtype=self.products.dtype)  # hidden_pre
+        rows = torch.empty(2, batch_size, self.d_in, dtype=torch.float32, device=self.device)
+        self.target, self.error = rows  # x - b_dec, sae_out - x
+        self.pre = torch.empty(batch_size, self.d_sae, dtype=self.products.dtype, device=self.device)  # hidden_pre
 
     def fresh(self) -> None:
         """Set what a new SAE starts with besides its matrices."""

@@ -43,7 +43,7 @@ class JumpReLUWorkspace(DenseWorkspace):
             self._slope = per_act
             return per_act * float(count)
         whole = per_act * self.d_in * n  # the coefficient, and the scale of the squared error
-        l0 = self.mesh.sum_(torch.stack([count, torch.tensor(float(n))]))  # of all processes' rows
+        l0 = self.mesh.sum_(torch.stack([count, count.new_tensor(float(n))]))  # of all processes' rows
         excess = float(l0[0] / l0[1]) / target - 1.0
         self._slope = 2.0 * whole * excess / (target * n)
         return whole * excess * excess

@@ -30,7 +30,7 @@ class Pressure:
 
     def __init__(self, work: Workspace) -> None:
         self.work = work
-        work.memory["pressure"] = torch.zeros((), dtype=torch.float32)
+        work.memory["pressure"] = torch.zeros((), dtype=torch.float32)  # a number for Python: never on a GPU
 
     @property
     def _searches(self) -> bool:

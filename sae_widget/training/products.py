@@ -21,27 +21,27 @@ FASTER = 1.5  # times as fast as float32: below that the roundings are not worth
 SMALLEST = 2**24  # multiplications of a product: smaller ones lose to the conversions
 
 
-@lru_cache(maxsize=1)
-def bfloat16_is_fast() -> bool:
+@lru_cache(maxsize=4)
+def bfloat16_is_fast(device: str = "cpu") -> bool:
     """Whether this processor multiplies bfloat16 matrices much faster than float32 ones, measured once (20 ms)."""
     seconds = {}
     for dtype in (torch.float32, torch.bfloat16):
-        a, b = torch.ones(256, 512, dtype=dtype), torch.ones(1024, 512, dtype=dtype)
-        out = torch.empty(256, 1024, dtype=dtype)
+        a, b, out = (torch.ones(*shape, dtype=dtype, device=device) for shape in ((256, 512), (1024, 512), (256, 1024)))
         best = float("inf")
         for _ in range(6):
             began = time.perf_counter()
             torch.mm(a, b.t(), out=out)
+            out[0, 0].item()  # a GPU's product has been done only then
             best = min(best, time.perf_counter() - began)
         seconds[dtype] = best
     return seconds[torch.float32] > FASTER * seconds[torch.bfloat16]
 
 
-def wants_bfloat16(config: TrainConfig, d_in: int, batch_size: int) -> bool:
+def wants_bfloat16(config: TrainConfig, d_in: int, batch_size: int, device: str = "cpu") -> bool:
     """Whether a run of this size takes bfloat16 products."""
     if config.precision != "auto":
         return config.precision == "bfloat16"
-    return batch_size * d_in * config.d_sae >= SMALLEST and bfloat16_is_fast()
+    return batch_size * d_in * config.d_sae >= SMALLEST and bfloat16_is_fast(device)
 
 
 class Float32:
@@ -56,7 +56,7 @@ class Float32:
 
     def __init__(self, params: Flat, batch_size: int) -> None:
         self.p = params
-        self._ones = torch.ones(batch_size, dtype=torch.float32)
+        self._ones = params.vector.new_ones(batch_size)
 
     def rounded(self, rows: torch.Tensor) -> torch.Tensor:
         """These ``[n, d_in]`` as the products take them; good until the next call."""
@@ -98,8 +98,8 @@ class BFloat16(Float32):
         self._W_enc, self._W_dec = (torch.empty_like(params.W_dec, dtype=self.dtype) for _ in range(2))
         self._b_enc = torch.empty_like(params.b_enc, dtype=self.dtype)
         d_in = params.W_dec.shape[1]
-        self._inputs = [torch.empty(batch_size, d_in, dtype=self.dtype) for _ in range(2)]
-        self._out = torch.empty(batch_size, d_in, dtype=self.dtype)
+        self._inputs = [self._W_enc.new_empty(batch_size, d_in) for _ in range(2)]
+        self._out = self._W_enc.new_empty(batch_size, d_in)
         self._weights: torch.Tensor | None = None  # [d_sae, d_in], made when a dense gradient is wanted
 
     def rounded(self, rows: torch.Tensor) -> torch.Tensor:
@@ -130,10 +130,10 @@ class BFloat16(Float32):
         """On how many rows each column is above zero, from sums of at most 256 ones."""
         signs, whole = torch.sign(acts, out=scratch), len(acts) // self._exact
         parts = signs[: whole * self._exact].view(whole, self._exact, acts.shape[1])  # [whole, 256, d_sae]
-        ones = torch.ones(whole, 1, self._exact, dtype=self.dtype)
-        counted = torch.bmm(ones, parts).float().sum((0, 1)) if whole else torch.zeros(acts.shape[1])
+        ones = acts.new_ones(whole, 1, self._exact)
+        counted = torch.bmm(ones, parts).float().sum((0, 1)) if whole else self.p.vector.new_zeros(acts.shape[1])
         rest = signs[whole * self._exact :]
-        return counted + (torch.ones(1, len(rest), dtype=self.dtype) @ rest)[0] if len(rest) else counted
+        return counted + (acts.new_ones(1, len(rest)) @ rest)[0] if len(rest) else counted
 
     def total(self, acts: torch.Tensor) -> float:
         """The sum of all numbers, one rounding a row."""

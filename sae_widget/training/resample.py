@@ -30,10 +30,10 @@ def resample(work: Workspace, moments: Moments, dead: torch.Tensor, seed: int) -
     if not len(dead) or not float(chance.sum()) > 0:
         return
     generator = torch.Generator().manual_seed(seed)
-    chosen = torch.multinomial(chance, len(dead), replacement=True, generator=generator)
+    chosen = torch.multinomial(chance.cpu(), len(dead), replacement=True, generator=generator).to(chance.device)
     rows = work.target[chosen]  # [n_dead, d_in]
     rows = rows / torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_min(1e-12)
-    alive = torch.ones(work.d_sae, dtype=torch.bool)
+    alive = torch.ones(work.d_sae, dtype=torch.bool, device=dead.device)
     alive[dead] = False
     norms = torch.linalg.vector_norm(work.params.W_enc[alive], dim=1)
     p = work.params

@@ -45,7 +45,9 @@ class ByFeature(NamedTuple):
 def token_of(pairs: Pairs) -> torch.Tensor:
     """The token of each pair. ``[n_pairs]``."""
     counts = pairs.starts[1:] - pairs.starts[:-1]
-    return torch.repeat_interleave(torch.arange(len(counts)), counts, output_size=len(pairs.feature))
+    return torch.repeat_interleave(
+        torch.arange(len(counts), device=counts.device), counts, output_size=len(pairs.feature)
+    )
 
 
 def by_feature(pairs: Pairs, token: torch.Tensor, d_sae: int) -> ByFeature:
@@ -83,7 +85,7 @@ def sampled(pairs: Pairs, left: torch.Tensor, right: torch.Tensor) -> torch.Tens
 
 def _sampled(pairs: Pairs, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     shape = (len(left), len(right))
-    zeros = torch.zeros(len(pairs.feature), dtype=torch.float32)
+    zeros = torch.zeros_like(pairs.value)
     at = torch.sparse_csr_tensor(pairs.starts, pairs.feature, zeros, shape, check_invariants=False)
     return torch.sparse.sampled_addmm(at, left, right.t(), beta=0.0).values()
 
@@ -164,7 +166,7 @@ class TopKWorkspace(DenseWorkspace):
 
     def _choose(self, pre: torch.Tensor) -> Pairs:
         values, indices = pre.topk(self.k, dim=-1, sorted=False)
-        starts = torch.arange(0, indices.numel() + 1, self.k)
+        starts = torch.arange(0, indices.numel() + 1, self.k, device=pre.device)
         return Pairs(starts, indices.view(-1), values.float().clamp_min_(0.0).view(-1))
 
     def _decode(self, n: int) -> None:

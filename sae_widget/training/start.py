@@ -54,11 +54,13 @@ def random_start(work: Workspace) -> None:
     """Fill the parameters as the settings say; ``b_dec`` at the median is the caller's.
 
     Tied: decoder rows in random directions, the encoder their transpose, biases zero. Otherwise the start of
-    two ``torch.nn.Linear``, drawn in their order (encoder, decoder) after ``manual_seed(seed)``.
+    two ``torch.nn.Linear``, drawn in their order (encoder, decoder) after ``manual_seed(seed)``. The draws are those
+    of the CPU on every device.
     """
     config, p = work.config, work.params
     if config.tied_init:
-        p.W_dec.normal_(generator=torch.Generator().manual_seed(config.seed ^ TIED_SEED))
+        rows = torch.empty(p.W_dec.shape, dtype=torch.float32)
+        p.W_dec.copy_(rows.normal_(generator=torch.Generator().manual_seed(config.seed ^ TIED_SEED)))
         work.unit_norm()
         p.W_enc.copy_(p.W_dec)
         return
@@ -66,6 +68,6 @@ def random_start(work: Workspace) -> None:
     for weight, bias in ((p.W_enc, p.b_enc), (p.W_dec.t(), p.b_dec)):  # [outputs, inputs], as nn.Linear has them
         bound = 1.0 / math.sqrt(weight.shape[1])
         weight.copy_(torch.empty(weight.shape, dtype=torch.float32).uniform_(-bound, bound, generator=generator))
-        bias.uniform_(-bound, bound, generator=generator)
+        bias.copy_(torch.empty(bias.shape, dtype=torch.float32).uniform_(-bound, bound, generator=generator))
     if config.unit_norm_decoder:
         work.unit_norm()

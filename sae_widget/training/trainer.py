@@ -44,6 +44,7 @@ class Trainer:
         metadata: dict[str, Any] | None = None,
         start: SAE | None = None,
         mesh: Alone = ALONE,
+        device: str = "cpu",
     ) -> None:
         """Make the weights and the buffers; nothing is trained yet.
 
@@ -55,6 +56,7 @@ class Trainer:
             metadata: goes into the SAE: which model, layer, hook.
             start: go on from this SAE's weights and scale instead of random ones.
             mesh: the processes that train together, each with the same arguments.
+            device: where the steps are computed, ``"cpu"`` or ``"cuda"``; activations and the SAE stay on the CPU.
 
         Raises:
             ValueError: too few activations, not finite, too little memory, ``start`` of another shape, an
@@ -66,10 +68,11 @@ class Trainer:
         with torch.no_grad():
             feed = make_feed(values, position, config)
             self.d_in, self.metadata = feed.d_in, dict(metadata or {})
-            check_memory(self.d_in, config.d_sae, mesh.count(feed.batch_size))
+            if device == "cpu":
+                check_memory(self.d_in, config.d_sae, mesh.count(feed.batch_size))
             if start is not None:
                 check_start(start, config, self.d_in)
-            self._engine = Engine(feed, config, start, mesh)
+            self._engine = Engine(feed, config, start, mesh, device)
             mesh.same_(self._engine.work.params.vector)
         self._ahead: Ahead | None = None
 
@@ -146,15 +149,15 @@ class Trainer:
         kind = engine.work.kind
         own = {field.name for field in dataclasses.fields(kind)} & set(ARCHITECTURES[kind.architecture])
         values: dict[str, Any] = {name: getattr(config, name) for name in own}
-        values |= {name: vector.clone() for name, vector in p.extra.items()}
+        values |= {name: vector.to("cpu", copy=True) for name, vector in p.extra.items()}
         if "threshold" in engine.work.memory:
             values["threshold"] = float(engine.work.memory["threshold"])
         recipe = {"steps": self.step, "tokens": self.tokens, "settings": dataclasses.asdict(config)}
         return kind(
-            W_enc=p.W_enc.t().clone(memory_format=torch.contiguous_format),
-            b_enc=p.b_enc.clone(),
-            W_dec=p.W_dec.clone(),
-            b_dec=p.b_dec.clone(),
+            W_enc=p.W_enc.cpu().t().clone(memory_format=torch.contiguous_format),
+            b_enc=p.b_enc.to("cpu", copy=True),
+            W_dec=p.W_dec.to("cpu", copy=True),
+            b_dec=p.b_dec.to("cpu", copy=True),
             scale=engine.scale,
             apply_b_dec_to_input=engine.work.center_input,
             metadata=self.metadata | {"training": recipe},

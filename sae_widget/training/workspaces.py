@@ -25,7 +25,7 @@ RULES: dict[str, type[Workspace]] = {
 """Architectures with a rule of their own; any other is trained by its ``fire``."""
 
 
-def workspace(d_in: int, batch_size: int, config: TrainConfig, center_input: bool) -> Workspace:
+def workspace(d_in: int, batch_size: int, config: TrainConfig, center_input: bool, device: str = "cpu") -> Workspace:
     """Parameters and buffers for these settings.
 
     Args:
@@ -33,10 +33,11 @@ def workspace(d_in: int, batch_size: int, config: TrainConfig, center_input: boo
         batch_size: rows in a step.
         config: the settings.
         center_input: encode ``x - b_dec``.
+        device: where everything is.
 
     Raises:
         ValueError: an architecture that cannot be trained.
     """
     rule = RULES.get(config.architecture, DenseWorkspace)
-    bfloat16 = wants_bfloat16(config, d_in, batch_size)
-    return rule(d_in, config.d_sae, batch_size, config, center_input, bfloat16=bfloat16)
+    bfloat16 = wants_bfloat16(config, d_in, batch_size, device)
+    return rule(d_in, config.d_sae, batch_size, config, center_input, bfloat16=bfloat16, device=device)
