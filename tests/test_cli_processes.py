@@ -30,9 +30,10 @@ def alone(model: Path, out: Path, *more: str) -> Path:
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_two_processes_under_torchrun_do_what_one_does(tiny_gpt2_dir: Path, tmp_path: Path, kind: str) -> None:
     recipe = [*KINDS[kind], "--steps", "60"]
+    store = {run: ["--store", str(tmp_path / f"store {run}")] if kind == "topk" else [] for run in ("one", "two")}
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    process = spawn([*launcher, *command(tiny_gpt2_dir, tmp_path / "two", *recipe)])
-    one = alone(tiny_gpt2_dir, tmp_path / "one", *recipe)
+    process = spawn([*launcher, *command(tiny_gpt2_dir, tmp_path / "two", *recipe, *store["two"])])
+    one = alone(tiny_gpt2_dir, tmp_path / "one", *recipe, *store["one"])
     said, error = process.communicate(timeout=300)
     assert process.returncode == 0, error
     assert said.count("Saved ") == 1  # the first process alone speaks

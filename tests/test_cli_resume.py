@@ -219,3 +219,32 @@ def test_an_unfinished_run_is_not_written_over_unasked(
     assert "already holds an SAE; choose another --out, go on with --resume, or give --overwrite" in (
         capsys.readouterr().err
     )
+
+
+def test_a_corpus_on_the_disk_is_trained_on_and_gone_on_with(
+    tiny_gpt2_dir: Path, tmp_path: Path, capsys, monkeypatch
+) -> None:
+    """Its activations are written once; the run over them, and its resuming, is the one that never stopped."""
+    out, whole, store = tmp_path / "run", tmp_path / "whole", ["--store", str(tmp_path / "store")]
+    store += ["--validation-share", "0.1", "--tokens", "3000"]
+    assert train(tiny_gpt2_dir, whole, "--steps", "30", *store) == 0
+    said = capsys.readouterr()
+    assert "on held-out tokens)" in said.out and "tokens left out" in said.err
+    written = contents(tmp_path / "store")
+    assert any(path.suffix == ".safetensors" for path in written)
+    stopped(tiny_gpt2_dir, out, monkeypatch, *store)
+    assert go_on(out, "--store", str(tmp_path / "other")) == 1
+    assert "has store '" in capsys.readouterr().err
+    assert go_on(out) == 0
+    assert same_sae(out, whole) and repr(steps(out)) == repr(steps(whole))
+    assert contents(tmp_path / "store") == written
+
+
+def test_a_corpus_that_does_not_fit_says_how_it_would(tiny_gpt2_dir: Path, tmp_path: Path, capsys, monkeypatch) -> None:
+    from sae_widget import memory
+
+    monkeypatch.setattr(memory, "free_memory", lambda: 10_000)
+    assert train(tiny_gpt2_dir, tmp_path / "run", "--steps", "2") == 1
+    error = capsys.readouterr().err
+    assert "does not fit into memory" in error and "Or give --store FOLDER" in error
+    assert not (tmp_path / "run").exists()

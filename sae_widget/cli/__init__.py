@@ -84,7 +84,16 @@ def _parser() -> argparse.ArgumentParser:
     trains.add_argument("--model", help=f"'bundled', a name on the hub, or a directory {_default('model')}")
     source = trains.add_mutually_exclusive_group()
     source.add_argument("--text", action="append", help="train on this text (may be given several times)")
-    source.add_argument("--corpus", help=f"'documentation', a text file or a folder {_default('corpus')}")
+    source.add_argument(
+        "--corpus",
+        help=f"'documentation', a text file, a folder, or 'datasets:owner/name[:config][:split][:column]' "
+        f"{_default('corpus')}",
+    )
+    trains.add_argument(
+        "--store",
+        type=Path,
+        help="write the activations to this folder once and read them from there: for a corpus larger than the memory",
+    )
     trains.add_argument("--tokens", type=int, help=f"tokens read for training {_default('tokens')}")
     trains.add_argument("--layer", type=int, help="block, from 0 (default: two thirds of the way up)")
     trains.add_argument("--hook-name", choices=HOOK_NAMES, help=_default("hook_name"))

@@ -8,12 +8,11 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from sae_widget.cli.base import INTERRUPTED, Refused, StopFlag
-from sae_widget.cli.reading import known_by
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sae_widget.activations.base import Activations
+    from sae_widget.cli.reading import Data
     from sae_widget.runs import RunInfo, RunWriter, SavedExplorer
     from sae_widget.training import TrainStep
     from sae_widget.training.mesh import Alone
@@ -41,7 +40,7 @@ class Fit:
 
     def __init__(
         self,
-        data: Activations,
+        data: Data,
         info: RunInfo,
         shown: SavedExplorer,
         out: Path,
@@ -52,11 +51,11 @@ class Fit:
         from sae_widget.training import History, Trainer
 
         self.data, self.info, self.shown, self.out, self.flag, self.mesh = data, info, shown, out, flag, mesh
-        self.seconds, self.config, self.known_by = seconds, info.config, known_by(data)
+        self.seconds, self.config, self.known_by = seconds, info.config, data.known_by()
         site: dict[str, Any] = {"model_name": shown.model, "layer": shown.layer, "hook_name": shown.hook_name}
         site |= {"prepend_bos": shown.prepend_bos, "training_tokens": data.n_tokens}
         site |= {"skip_first": self.config.skip_first}
-        self.trainer = Trainer(data.values, data.position, self.config, metadata=site, mesh=mesh)
+        self.trainer = Trainer(*data.for_trainer, self.config, metadata=site, mesh=mesh)
         self.history = History()
         self.first = 0  # the step from which it goes on
         self.writer: RunWriter | None = None
@@ -148,8 +147,8 @@ class Fit:
     def _save_sae(self, writer: RunWriter) -> None:
         from sae_widget.features import feature_stats
 
-        sae, data = self.trainer.sae(), self.data
-        stats = feature_stats(sae, data.values[:SAMPLE], data.position[:SAMPLE], skip_first=self.config.skip_first)
+        sae = self.trainer.sae()
+        stats = feature_stats(sae, *self.data.sample(SAMPLE), skip_first=self.config.skip_first)
         writer.save_sae(sae, self.trainer.step, stats.tensors())
 
     def _rescue(self, gone: Exception) -> None:
@@ -184,6 +183,8 @@ class Fit:
             words = self._save(writer)
             writer.end(state, words if state == "finished" else sentence, step)
             print(words)
+            if self.trainer.left_out:
+                print(self.trainer.left_out, file=sys.stderr)
         if state != "finished":
             raise Refused(sentence, status)
 
@@ -194,7 +195,7 @@ class Fit:
         from sae_widget.runs import HISTORY, write_json
 
         sae, data, config = self.trainer.sae(), self.data, self.config
-        stats = feature_stats(sae, data.values, data.position, skip_first=config.skip_first)
+        stats = feature_stats(sae, *data.sample(data.most_measured), skip_first=config.skip_first)
         records = [{k: _number(v) for k, v in asdict(step).items()} for step in self.history.to_list()]
         try:
             save_sae(sae, self.out, stats.tensors())
@@ -202,10 +203,12 @@ class Fit:
         except SaeFileError as fault:
             writer.end("failed", str(fault))
             raise
+        held_out = self.trainer.validation()
+        more = "" if held_out is None else f", {held_out.explained_variance:.3f} on held-out tokens"
         return (
             f"Saved {self.out}: {sae.d_sae:,} features on {data.n_tokens:,} tokens, "
             f"explained variance {stats.explained_variance:.3f} ({stats.explained_variance_with_first:.3f} with "
-            f"position 0), L0 {stats.l0:.1f}, dead {int(stats.dead.sum()):,}"
+            f"position 0{more}), L0 {stats.l0:.1f}, dead {int(stats.dead.sum()):,}"
         )
 
 

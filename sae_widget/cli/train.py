@@ -32,6 +32,7 @@ DEFAULTS = {
 def run(args: argparse.Namespace) -> None:
     """Read the texts, train to the end or until it is stopped, and save what was trained."""
     given = {f.name: getattr(args, f.name) for f in fields(TrainConfig) if getattr(args, f.name) is not None}
+    args.store = None if args.store is None else str(args.store.expanduser().absolute())
     if not args.checkpoint_seconds > 0:
         raise ValueError(f"checkpoint_seconds must be above 0, got {args.checkpoint_seconds:g}")
     from sae_widget.activations.base import ModelLoadError
@@ -83,6 +84,7 @@ def _config(args: argparse.Namespace, given: dict[str, Any], before: RunInfo | N
         return TrainConfig.original_tutorial(**given) if args.original_tutorial else TrainConfig(**given)
     asked = {name: getattr(args, name) for name in (*DEFAULTS, "layer")} | {"texts": args.text}
     asked["corpus"] = None if args.corpus is None else absolute(args.corpus)
+    asked["store"] = args.store
     other = before.differs(asked)
     config = before.config.changed(**given)
     fixed = [name for name in FIXED_SETTINGS if getattr(config, name) != getattr(before.config, name)]
@@ -93,7 +95,7 @@ def _config(args: argparse.Namespace, given: dict[str, Any], before: RunInfo | N
         raise ValueError(
             f"the run in {args.out} has {name} {was!r}, got {told!r}: leave it out, or choose another --out"
         )
-    for name in (*DEFAULTS, "layer"):
+    for name in (*DEFAULTS, "layer", "store"):
         setattr(args, name, getattr(before, name))
     args.text = before.texts
     return config
@@ -152,7 +154,7 @@ def _train(args: argparse.Namespace, config: TrainConfig, mesh: Alone, *, resume
     _say(f"{model.label}, {layer_name(layer, args.hook_name, model.n_layer)}")
     shown = what_to_show(args, config, model.name, layer)
     with StopFlag(patient=mesh.size > 1) as flag:
-        data = read(model, args, layer, flag)
+        data = read(model, args, layer, flag, mesh)
         if mesh.any(data is None or flag.stopped):
             raise Refused("Stopped while reading the texts; nothing was written.", INTERRUPTED)
         assert data is not None  # otherwise it was stopped
@@ -165,6 +167,7 @@ def _train(args: argparse.Namespace, config: TrainConfig, mesh: Alone, *, resume
             corpus=None if args.text else absolute(args.corpus),
             texts=args.text or None,
             tokens=args.tokens,
+            store=args.store,
             settings=asdict(config),
         )
         fit = Fit(data, info, shown, args.out, flag, mesh, args.checkpoint_seconds)

@@ -18,7 +18,7 @@ MAX_BYTES = 50_000_000
 FORMAT_VERSION = 1
 BEAT = 2.0
 """Seconds between two signs of life in ``run.json``."""
-PLACE = ("model", "layer", "hook_name", "prepend_bos", "corpus", "texts", "tokens")
+PLACE = ("model", "layer", "hook_name", "prepend_bos", "corpus", "texts", "tokens", "store")
 """Fields that say what is read; with the settings they decide the run."""
 
 
@@ -45,6 +45,7 @@ class RunInfo(BaseModel):
     corpus: str | None = Field(default=None, max_length=1_000)
     texts: list[str] | None = None  # instead of a corpus
     tokens: int = Field(ge=1)
+    store: str | None = Field(default=None, max_length=10_000)  # folder of the activations
     settings: dict[str, bool | int | float | str] = Field(default_factory=dict)
 
     @field_validator("settings")
