@@ -55,7 +55,8 @@ class Fit:
         site: dict[str, Any] = {"model_name": shown.model, "layer": shown.layer, "hook_name": shown.hook_name}
         site |= {"prepend_bos": shown.prepend_bos, "training_tokens": data.n_tokens}
         site |= {"skip_first": self.config.skip_first}
-        self.trainer = Trainer(*data.for_trainer, self.config, metadata=site, mesh=mesh)
+        values, position = data.for_trainer
+        self.trainer = Trainer(values, position, self.config, metadata=site, mesh=mesh)
         self.history = History()
         self.first = 0  # the step from which it goes on
         self.writer: RunWriter | None = None
