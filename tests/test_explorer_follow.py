@@ -54,6 +54,7 @@ def test_a_training_of_another_process_is_seen_live(explorer, running, tmp_path:
     until(lambda: state.status.message.startswith("Following run") and state.status.step > 0)
     assert (state.layer, state.settings.d_sae, state.status.phase, state.status.total) == (1, 24, "training", 900_000)
     until(lambda: explorer.features is not None and "the SAE of run" in explorer.features.source)
+    until(lambda: explorer.history is not None and len(explorer.history) >= 50)
     assert explorer.features.prompt is not None and explorer.features.stats is not None
     assert explorer.activations.texts[0].startswith("It was the best of times. It was")
     records, source = len(explorer.history), explorer.features.source
