@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch._dynamo  # torch.optim imports it at its first use, and that changes warning filters
 
+from sae_widget.config import ARCHITECTURES
 from sae_widget.metrics import share_of_error
 from sae_widget.training import Trainer, TrainStep
 from sae_widget.training import mesh as mesh_module
@@ -91,6 +92,23 @@ def test_several_processes_do_what_one_does(recipe: str, size: int) -> None:
         assert torch.allclose(numbers(records), numbers(expected), atol=1e-4, rtol=0)
         assert torch.allclose(trainer.sae().W_enc, alone.sae().W_enc, atol=1e-4)
         assert same_state(trainer, found[0][1])  # not nearly: bit for bit
+
+
+@pytest.mark.parametrize("kind", sorted(ARCHITECTURES))
+def test_every_architecture_trains_in_two_processes_as_in_one(kind: str) -> None:
+    values, position = small_data()
+    config = RECIPES["topk"].changed(architecture=kind, steps=60, batch_size=15, matryoshka_levels=2, target_l0=3.0)
+    alone = Trainer(values, position, config)
+    expected = finish(alone)
+
+    def work(mesh: Alone) -> tuple[list[TrainStep], Trainer]:
+        trainer = Trainer(values, position, config, mesh=mesh)
+        return finish(trainer), trainer
+
+    (records, first), (_, second) = together(2, work)
+    assert torch.allclose(numbers(records), numbers(expected), atol=1e-4, rtol=0)
+    assert torch.allclose(first.sae().W_dec, alone.sae().W_dec, atol=1e-4)
+    assert same_state(first, second)
 
 
 def test_position_0_of_a_full_batch_is_measured_as_one_process_does() -> None:
