@@ -73,7 +73,7 @@ class Trainer:
             if start is not None:
                 check_start(start, config, self.d_in)
             self._engine = Engine(feed, config, start, mesh, device)
-            mesh.same_(self._engine.work.params.vector)
+            self._engine.agree()
         self._ahead: Ahead | None = None
 
     @property
