@@ -19,7 +19,7 @@ from sae_widget.journal import JOURNAL
 from sae_widget.layers import LayerKeeper
 from sae_widget.names import NameBook
 from sae_widget.runner import Runner
-from sae_widget.runs import FORM, describe_shown, read_explorer, write_explorer
+from sae_widget.runs import FORM, describe_shown, read_explorer, read_run, write_explorer
 from sae_widget.state import ExplorerState
 from sae_widget.views import VIEWS
 from sae_widget.views.card import clean_name
@@ -256,6 +256,30 @@ class SuperpositionExplorer(W.VBox):
         explorer.state.selected = saved.selected if (saved.selected or 0) < sae.d_sae else None
         explorer._runner.open(folder)
         return explorer
+
+    def follow(self, path: str | os.PathLike[str]) -> None:
+        """Show a training of another process while it goes on, and its result at the end; ``stop`` ends that.
+
+        The place, text and recipe become those of the run, which nothing here changes.
+
+        Args:
+            path: the folder that ``sae-widget train`` writes; it is there from the first step on.
+
+        Raises:
+            SaeFileError: no training has written there yet, or a file of it is damaged.
+            RuntimeError: this explorer is training; it is stopped with ``stop``.
+        """
+        self._open()
+        folder = Path(path)
+        read_run(folder)
+        saved = read_explorer(folder)
+        if self._runner.trains:
+            raise RuntimeError("this explorer is training: stop it first")
+        if self._runner.follows:
+            self._runner.command("stop")
+        inputs_of.take(self.state, saved.inputs)
+        self._names.expect(str(folder), saved.names)
+        self._runner.follow(folder)
 
     def close(self) -> None:
         """Stop the threads and free everything; what was trained stays on disk."""

@@ -66,6 +66,16 @@ def known_here(inputs: dict[str, Any]) -> dict[str, Any]:
     return inputs
 
 
+def take(state: ExplorerState, saved: dict[str, Any]) -> None:
+    """Bring a state to saved inputs, its text and recipe among them."""
+    known = known_here(saved)
+    inputs, settings = split(known)
+    state.settings = TrainConfig(**settings)
+    for name, value in inputs.items():
+        setattr(state, name, value)
+    state.text = known["text"]
+
+
 def checked_text(text: Any) -> str:
     """The text itself: half characters stay in it, for the reading to replace them and to say so.
 

@@ -14,7 +14,7 @@ import pytest
 from sae_widget import __version__
 from sae_widget.cli import info as sae_widget_info
 from sae_widget.cli import lab, main, train
-from sae_widget.cli.base import INTERRUPTED, Refused
+from sae_widget.cli.base import INTERRUPTED, Refused, StopFlag
 
 TEXT = "It was the best of times, it was the worst of times, it was the age of wisdom. " * 3
 SMALL = ["--layer", "1", "--d-sae", "24", "--k", "4", "--batch-size", "32", "--text", TEXT]
@@ -120,7 +120,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_training(
     tiny_gpt2_dir: Path, tmp_path: Path, capsys, monkeypatch, out: str
 ) -> None:
     (tmp_path / "file").write_text("x")
-    monkeypatch.setattr(train, "_load", lambda _name: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(train, "load", lambda _name: pytest.fail("a model was loaded"))
     assert run_train(tiny_gpt2_dir, tmp_path / out, "--steps", "2") == 1
     error = capsys.readouterr().err
     assert "cannot be written: " in error and "Nothing was trained; choose another --out." in error
@@ -210,12 +210,39 @@ def test_stop_keeps_what_was_trained(tiny_gpt2_dir: Path, tmp_path: Path, capsys
     assert bool((load_sae(out).W_enc == load_sae(whole).W_enc).all())
 
 
+def test_without_accelerate_several_processes_say_what_to_install(
+    tiny_gpt2_dir: Path, tmp_path: Path, capsys, monkeypatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    monkeypatch.setenv("TORCH_CPP_LOG_LEVEL", "ERROR")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, told in (("0", 1), ("1", 0)):  # one of them says it
+        monkeypatch.setenv("RANK", rank)
+        assert run_train(tiny_gpt2_dir, tmp_path / "run") == 1
+        error = capsys.readouterr().err
+        assert error.count("pip install 'sae-widget[distributed]'") == len(error.splitlines()) == told
+    assert not (tmp_path / "run").exists()
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert run_train(tiny_gpt2_dir, tmp_path / "run", "--steps", "2") == 0
+
+
+def test_a_launcher_that_started_one_process_is_told(tiny_gpt2_dir: Path, tmp_path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
+    monkeypatch.setenv("MASTER_PORT", "29500")
+    assert run_train(tiny_gpt2_dir, tmp_path / "run", "--steps", "2") == 0
+    assert "accelerate launch has started one process; torchrun starts several on a CPU" in capsys.readouterr().err
+
+
 def test_second_stop_ends_at_once() -> None:
-    with train.StopFlag() as flag:
+    with StopFlag() as flag:
         signal.raise_signal(signal.SIGINT)
         assert flag.stopped
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+    with StopFlag(patient=True) as flag:  # a launcher repeats what Ctrl-C has sent already
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+        assert flag.stopped
 
 
 def test_lab_command(tmp_path: Path) -> None:

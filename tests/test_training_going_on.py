@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch._dynamo  # torch.optim imports it at its first use, and that changes warning filters
 
+from sae_widget.checkpoint import load_training_state, save_training_state
 from sae_widget.sae import StandardSAE, TopKSAE
 from sae_widget.training import (
     Trainer,
@@ -42,6 +44,20 @@ class TestGoingOn:
         records += finish(second)
         assert same_state(second, whole)
         assert untimed(records) == untimed(expected)
+
+    @every_recipe
+    @pytest.mark.parametrize("split", [1, 58, 200, 399])
+    def test_resume_from_a_file_is_bit_identical(self, recipe: str, split: int, tmp_path: Path) -> None:
+        values, position = small_data()
+        whole, first, second = (Trainer(values, position, RECIPES[recipe]) for _ in range(3))
+        expected = finish(whole)
+        records = [record for _, record in zip(range(split), first.run(), strict=False)]
+        save_training_state(tmp_path, first.state_dict(), {"step": split})
+        state, info = load_training_state(tmp_path)
+        assert info["step"] == split
+        second.load_state_dict(state)
+        assert untimed(records + finish(second)) == untimed(expected)
+        assert same_state(second, whole)
 
     @every_recipe
     def test_state_survives_safetensors(self, recipe: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -10,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from sae_widget import __version__
 from sae_widget.cli import info, lab, train
-from sae_widget.cli.base import INTERRUPTED, Refused
+from sae_widget.cli.base import INTERRUPTED, Refused, first_process
 from sae_widget.config import ARCHITECTURES, HOOK_NAMES, TrainConfig
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["main"]
+__all__ = ["command", "main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,12 +26,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return args.run(args) or 0
     except Refused as refused:
-        sentence, status = str(refused), refused.status
-    except (ValueError, TypeError, OSError) as fault:
-        sentence, status = str(fault), 1
+        sentence, status, told = str(refused), refused.status, refused.told
+    except (ValueError, TypeError) as fault:  # of several processes each has the same one
+        sentence, status, told = str(fault), 1, first_process()
+    except OSError as fault:
+        sentence, status, told = str(fault), 1, True
     except KeyboardInterrupt:
-        sentence, status = "Interrupted before anything was trained; nothing was written.", INTERRUPTED
-    print(f"sae-widget: {sentence}", file=sys.stderr)
+        sentence, status, told = "Interrupted; what was written before is kept.", INTERRUPTED, True
+    if told:
+        print(f"sae-widget: {sentence}", file=sys.stderr)
+    return status
+
+
+def command() -> int:
+    """Run the command line as a process of its own.
+
+    One of a group ends without the interpreter's own end: two of fifty were seen to abort there, in torch's threads.
+    """
+    status = main()
+    if train.was_in_a_group():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
     return status
 
 
@@ -52,17 +69,42 @@ def _parser() -> argparse.ArgumentParser:
     trains.set_defaults(run=train.run)
     trains.add_argument("--out", type=Path, required=True, help="folder that the SAE is written to")
     trains.add_argument("--overwrite", action="store_true", help="replace an SAE that is already there")
-    trains.add_argument("--model", default="bundled", help="'bundled', a name on the hub, or a directory")
+    trains.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the last checkpoint in --out with what it reads and its recipe; begin when there is none",
+    )
+    trains.add_argument(
+        "--checkpoint-seconds",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="time between two checkpoints (default: %(default)g)",
+    )
+    trains.add_argument("--model", help=f"'bundled', a name on the hub, or a directory {_default('model')}")
     source = trains.add_mutually_exclusive_group()
     source.add_argument("--text", action="append", help="train on this text (may be given several times)")
-    source.add_argument("--corpus", default="documentation", help="'documentation', a text file or a folder")
-    trains.add_argument("--tokens", type=int, default=100_000, help="tokens read for training (%(default)s)")
+    source.add_argument(
+        "--corpus",
+        help=f"'documentation', a text file, a folder, or 'datasets:owner/name[:config][:split][:column]' "
+        f"{_default('corpus')}",
+    )
+    trains.add_argument(
+        "--store",
+        type=Path,
+        help="write the activations to this folder once and read them from there: for a corpus larger than the memory",
+    )
+    trains.add_argument("--tokens", type=int, help=f"tokens read for training {_default('tokens')}")
     trains.add_argument("--layer", type=int, help="block, from 0 (default: two thirds of the way up)")
-    trains.add_argument("--hook-name", choices=HOOK_NAMES, default="resid_pre")
-    trains.add_argument("--prepend-bos", action=argparse.BooleanOptionalAction, default=True)
+    trains.add_argument("--hook-name", choices=HOOK_NAMES, help=_default("hook_name"))
+    trains.add_argument("--prepend-bos", action=argparse.BooleanOptionalAction, default=None)
     trains.add_argument("--original-tutorial", action="store_true", help="start from that recipe")
     _add_settings(trains.add_argument_group("recipe", "see TrainConfig; what is not given keeps its default"))
     return parser
+
+
+def _default(name: str) -> str:
+    return f"(default: {train.DEFAULTS[name]})"
 
 
 def _add_settings(group: argparse._ArgumentGroup) -> None:

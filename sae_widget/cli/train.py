@@ -1,9 +1,9 @@
-"""``sae-widget train``: the explorer's engine without the explorer."""
+"""``sae-widget train``: the explorer's engine without the explorer, in one process or in several."""
 
 from __future__ import annotations
 
-import math
-import signal
+import argparse
+import os
 import sys
 from contextlib import suppress
 from dataclasses import asdict, fields
@@ -11,55 +11,94 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
 
-from sae_widget.cli.base import INTERRUPTED, Refused
-from sae_widget.config import CORPUS_TOKENS, MAX_TEXT_CHARS, START, TrainConfig
+from sae_widget.cli.base import INTERRUPTED, Refused, StopFlag, first_process
+from sae_widget.cli.reading import absolute, load, read, what_to_show
+from sae_widget.config import FIXED_SETTINGS, TrainConfig
 
 if TYPE_CHECKING:
-    import argparse
-    from types import FrameType
+    from sae_widget.runs import RunInfo
+    from sae_widget.training.mesh import Alone
 
-    from sae_widget.activations.base import Activations, LanguageModel
-    from sae_widget.runs import SavedExplorer
-    from sae_widget.sae.base import SAE
-    from sae_widget.training import History, Trainer
-
-
-class StopFlag:
-    """While it is entered, Ctrl-C (or a job's end) only raises ``stopped``; a second Ctrl-C ends at once."""
-
-    def __init__(self) -> None:
-        self.stopped = False
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> StopFlag:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._stop)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _stop(self, _number: int, _frame: FrameType | None) -> None:
-        if self.stopped:
-            raise KeyboardInterrupt
-        self.stopped = True
+DEFAULTS = {
+    "model": "bundled",
+    "corpus": "documentation",
+    "tokens": 100_000,
+    "hook_name": "resid_pre",
+    "prepend_bos": True,
+}
+"""What is read when nothing else is said."""
 
 
 def run(args: argparse.Namespace) -> None:
     """Read the texts, train to the end or until it is stopped, and save what was trained."""
     given = {f.name: getattr(args, f.name) for f in fields(TrainConfig) if getattr(args, f.name) is not None}
-    config = TrainConfig.original_tutorial(**given) if args.original_tutorial else TrainConfig(**given)
-    if args.tokens < 1:
-        raise ValueError(f"tokens must be at least 1, got {args.tokens}")
-    _check_out(args.out, overwrite=args.overwrite)
+    args.store = None if args.store is None else str(args.store.expanduser().absolute())
+    if not args.checkpoint_seconds > 0:
+        raise ValueError(f"checkpoint_seconds must be above 0, got {args.checkpoint_seconds:g}")
     from sae_widget.activations.base import ModelLoadError
     from sae_widget.checkpoint import SaeFileError
+    from sae_widget.training.mesh import MeshFault
 
+    mesh: Alone | None = None
     try:
-        _train(args, config)
+        before = _found(args.out) if args.resume else None
+        if before is not None and before.state == "finished":
+            _say(
+                f"The run in {args.out} is finished; nothing is left to resume. Train anew with --overwrite.",
+                sys.stdout,
+            )
+            return
+        config = _config(args, given, before)
+        _check_out(args.out, overwrite=args.overwrite or before is not None)
+        mesh = _mesh()
+        _train(args, config, mesh, resume=before is not None)
     except (ModelLoadError, SaeFileError) as fault:
         raise Refused(str(fault)) from fault
+    except MeshFault as fault:
+        raise Refused(f"{fault} Nothing was written.", told=True) from fault
+    finally:
+        if mesh is not None:
+            mesh.close()
+
+
+def _found(out: Path) -> RunInfo | None:
+    """The run that is to go on; None when there is none yet, so that one command can begin it and go on with it."""
+    from sae_widget.runs import RUN, has_checkpoint, read_run
+
+    if not (out / RUN).exists():
+        _say(f"There is no run in {out} to go on with: it begins.")
+        return None
+    info = read_run(out)
+    if info.state != "finished" and not has_checkpoint(out):
+        _say(f"The run in {out} has no checkpoint yet: it begins again.")
+    return info
+
+
+def _config(args: argparse.Namespace, given: dict[str, Any], before: RunInfo | None) -> TrainConfig:
+    """The recipe; what is read is filled in, from the run that goes on or from the defaults."""
+    if before is None:
+        for name, default in DEFAULTS.items():
+            setattr(args, name, default if getattr(args, name) is None else getattr(args, name))
+        if args.tokens < 1:
+            raise ValueError(f"tokens must be at least 1, got {args.tokens}")
+        return TrainConfig.original_tutorial(**given) if args.original_tutorial else TrainConfig(**given)
+    asked = {name: getattr(args, name) for name in (*DEFAULTS, "layer")} | {"texts": args.text}
+    asked["corpus"] = None if args.corpus is None else absolute(args.corpus)
+    asked["store"] = args.store
+    other = before.differs(asked)
+    config = before.config.changed(**given)
+    fixed = [name for name in FIXED_SETTINGS if getattr(config, name) != getattr(before.config, name)]
+    if other or fixed:
+        name = other or fixed[0]
+        was = getattr(before, name) if other else getattr(before.config, name)
+        told = asked[name] if other else getattr(config, name)
+        raise ValueError(
+            f"the run in {args.out} has {name} {was!r}, got {told!r}: leave it out, or choose another --out"
+        )
+    for name in (*DEFAULTS, "layer", "store"):
+        setattr(args, name, getattr(before, name))
+    args.text = before.texts
+    return config
 
 
 def _check_out(out: Path, *, overwrite: bool) -> None:
@@ -78,139 +117,66 @@ def _check_out(out: Path, *, overwrite: bool) -> None:
             with suppress(OSError):
                 folder.rmdir()
     if taken and not overwrite:
-        raise ValueError(f"{out} already holds an SAE; choose another --out, or give --overwrite.")
+        from sae_widget.runs import has_checkpoint
+
+        goes_on = ", go on with --resume" if has_checkpoint(out) else ""
+        raise ValueError(f"{out} already holds an SAE; choose another --out{goes_on}, or give --overwrite.")
 
 
-def _train(args: argparse.Namespace, config: TrainConfig) -> None:
+def _mesh() -> Alone:
+    """The processes that train together: this one, or those that a launcher started."""
+    from sae_widget.training.mesh import ALONE, Group, launched
+
+    if launched() == 1:
+        if os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true" and "MASTER_PORT" in os.environ:
+            _say("accelerate launch has started one process; torchrun starts several on a CPU.")
+        return ALONE
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # a fellow that is gone is told in one sentence, ours
+    try:
+        return Group()
+    except ImportError as error:
+        raise Refused(str(error)) from error
+
+
+def was_in_a_group() -> bool:
+    """Whether this process has trained together with others."""
+    mesh = sys.modules.get("sae_widget.training.mesh")
+    return mesh is not None and bool(mesh.Group.made)
+
+
+def _train(args: argparse.Namespace, config: TrainConfig, mesh: Alone, *, resume: bool) -> None:
     from sae_widget.activations.base import layer_name
+    from sae_widget.cli.fitting import Fit
+    from sae_widget.runs import RunInfo, has_checkpoint
 
-    model = _load(args.model)
+    model = load(args.model)
     layer = model.n_layer * 2 // 3 if args.layer is None else args.layer
-    print(f"{model.label}, {layer_name(layer, args.hook_name, model.n_layer)}", file=sys.stderr)
-    shown = _what_to_show(args, config, model.name, layer)
-    with StopFlag() as flag:
-        data = _read(model, args, layer, flag)
-        if data is None or flag.stopped:
+    _say(f"{model.label}, {layer_name(layer, args.hook_name, model.n_layer)}")
+    shown = what_to_show(args, config, model.name, layer)
+    with StopFlag(patient=mesh.size > 1) as flag:
+        data = read(model, args, layer, flag, mesh)
+        if mesh.any(data is None or flag.stopped):
             raise Refused("Stopped while reading the texts; nothing was written.", INTERRUPTED)
-        _fit_and_save(data, config, shown, args.out, flag)
+        assert data is not None  # otherwise it was stopped
+        info = RunInfo(
+            total=config.steps,
+            model=args.model,
+            layer=layer,
+            hook_name=args.hook_name,
+            prepend_bos=args.prepend_bos,
+            corpus=None if args.text else absolute(args.corpus),
+            texts=args.text or None,
+            tokens=args.tokens,
+            store=args.store,
+            settings=asdict(config),
+        )
+        fit = Fit(data, info, shown, args.out, flag, mesh, args.checkpoint_seconds)
+        if resume and has_checkpoint(args.out):
+            fit.go_on()
+        fit.run()
 
 
-def _what_to_show(args: argparse.Namespace, config: TrainConfig, model: str, layer: int) -> SavedExplorer:
-    """What ``SuperpositionExplorer.load`` opens with: this place and recipe, and what was trained on."""
-    from sae_widget.activations.text import check_texts
-    from sae_widget.runs import describe
-
-    text, corpus = START.text, args.corpus
-    if args.text:
-        text, corpus = "\n".join(check_texts(args.text)[0])[:MAX_TEXT_CHARS], "text"
-    elif corpus != START.corpus:
-        corpus = str(Path(corpus).expanduser().absolute())  # it is opened from another folder, perhaps
-    return describe(
-        config,
-        model=model,
-        layer=layer,
-        hook_name=args.hook_name,
-        prepend_bos=args.prepend_bos,
-        text=text,
-        corpus=corpus,
-        corpus_tokens=min(max(args.tokens, CORPUS_TOKENS[0]), CORPUS_TOKENS[1]),
-    )
-
-
-def _load(name: str) -> LanguageModel:
-    from tqdm import tqdm
-
-    from sae_widget.activations.models import load_model
-
-    with tqdm(desc=f"Loading {name}", unit="B", unit_scale=True, leave=False, delay=0.5) as bar:
-
-        def progress(done: int, total: int | None) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        return load_model(name, progress=progress)
-
-
-def _read(model: LanguageModel, args: argparse.Namespace, layer: int, flag: StopFlag) -> Activations | None:
-    """Activations of the texts, or ``None`` when it was stopped before the first of them."""
-    from tqdm import tqdm
-
-    from sae_widget.activations.corpus import corpus_texts
-    from sae_widget.data import concatenate, pieces, read_corpus
-
-    texts = pieces(args.text or corpus_texts(args.corpus))
-    parts = []
-    with tqdm(desc="Reading", total=args.tokens, unit=" tokens", leave=False) as bar:
-        for part in read_corpus(
-            model, texts, layer, args.hook_name, prepend_bos=args.prepend_bos, max_tokens=args.tokens
-        ):
-            if flag.stopped:
-                return None
-            parts.append(part)
-            bar.update(part.n_tokens)
-    data = concatenate(parts)
-    for note in data.notes:
-        print(note, file=sys.stderr)
-    return data
-
-
-def _fit_and_save(data: Activations, config: TrainConfig, shown: SavedExplorer, out: Path, flag: StopFlag) -> None:
-    from sae_widget.runs import write_explorer
-    from sae_widget.training import History, Trainer
-
-    site: dict[str, Any] = {"model_name": shown.model, "layer": shown.layer, "hook_name": shown.hook_name}
-    site |= {"prepend_bos": shown.prepend_bos, "training_tokens": data.n_tokens, "skip_first": config.skip_first}
-    trainer = Trainer(data.values, data.position, config, metadata=site)
-    history = History()
-    fault = _fit(trainer, history, flag)
-    if trainer.step == 0:
-        raise Refused(fault or "Stopped before the first step; nothing was written.", 1 if fault else INTERRUPTED)
-    sae = trainer.sae()
-    words = _save(sae, data, history, config, out)
-    write_explorer(out, shown)
-    print(words)
-    if fault:
-        raise Refused(f"{fault} The SAE of step {trainer.step:,} was saved.")
-    if trainer.step < config.steps:
-        raise Refused(f"Stopped at step {trainer.step:,} of {config.steps:,}; that SAE was saved.", INTERRUPTED)
-
-
-def _fit(trainer: Trainer, history: History, flag: StopFlag) -> str:
-    """Train to the end, a fault or the flag; returns the fault's sentence, or nothing."""
-    from tqdm import tqdm
-
-    from sae_widget.training import TrainingFault
-
-    with tqdm(desc="Training", total=trainer.config.steps, unit=" steps", leave=False) as bar:
-        try:
-            for record in trainer.run():
-                history.append(record)
-                bar.set_postfix(loss=f"{record.loss:.4g}", l0=f"{record.l0:.1f}", refresh=False)
-                bar.update()
-                if flag.stopped:
-                    break
-        except TrainingFault as fault:
-            return str(fault)
-    return ""
-
-
-def _save(sae: SAE, data: Activations, history: History, config: TrainConfig, out: Path) -> str:
-    """Write the SAE, its statistics and its history; returns a summary."""
-    from sae_widget.checkpoint import save_sae
-    from sae_widget.features import feature_stats
-    from sae_widget.runs import HISTORY, write_json
-
-    stats = feature_stats(sae, data.values, data.position, skip_first=config.skip_first)
-    save_sae(sae, out, stats.tensors())
-    records = [{k: _number(v) for k, v in asdict(step).items()} for step in history.to_list()]
-    write_json(out / HISTORY, {"settings": asdict(config), "steps": records})
-    return (
-        f"Saved {out}: {sae.d_sae:,} features on {data.n_tokens:,} tokens, "
-        f"explained variance {stats.explained_variance:.3f} ({stats.explained_variance_with_first:.3f} with "
-        f"position 0), L0 {stats.l0:.1f}, dead {int(stats.dead.sum()):,}"
-    )
-
-
-def _number(value: float) -> float | None:
-    """JSON has no ``nan``."""
-    return value if math.isfinite(value) else None
+def _say(words: str, to: Any = None) -> None:
+    """Print, in the first process."""
+    if first_process():
+        print(words, file=to or sys.stderr)

@@ -178,6 +178,18 @@ class TrainingLoop(Loop):
             if self.state.selected is not None:
                 self._dirty["selected"] = time.monotonic()
 
+    def _training_is_on(self, what: str, turn: str = "") -> bool:
+        """Whether a job is on; if so, say that it changes after the job, and see to that where it is an input."""
+        if self._job is None:
+            return False
+        self._postponed |= {turn} if turn else set()
+        self._say(
+            self._status.phase,
+            f"The {what} changes when the training has stopped: stop it first.",
+            trouble=True,
+        )
+        return True
+
     def _look_at_predictions(self) -> None:
         """Measure, when nothing else is to be done, what the language model loses with the trained SAE."""
         with self._cond:

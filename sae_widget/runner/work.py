@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sae_widget.autosave import load_run, saved_runs
 from sae_widget.config import FIXED_SETTINGS
-from sae_widget.runner.job import TrainingLoop
+from sae_widget.runner.follow import FollowingLoop
 from sae_widget.runner.loading import ModelLoading
 from sae_widget.runner.loop import DEBOUNCE, ended
 from sae_widget.runner.threads import leave_one_core
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from sae_widget.autosave import SavedRun
     from sae_widget.config import TrainConfig
     from sae_widget.state import ExplorerState
@@ -25,11 +26,10 @@ POLLED = " Here a page sees no news from threads, so this one asks for them: kee
 """Said once where that is so (Colab)."""
 
 
-class Runner(TrainingLoop):
+class Runner(FollowingLoop):
     """Turns the inputs of a state into its results: model, text, training, feature card."""
 
     def __init__(self, state: ExplorerState, *, polled: bool = False) -> None:
-        self._path = Path()
         self._unsaid = POLLED if polled else ""
         super().__init__(state, polled=polled)
 
@@ -90,7 +90,9 @@ class Runner(TrainingLoop):
         state = self.state
         with self._cond:
             self._dirty.pop("read", None)  # a button and the text it sets ask for one reading
-        if self.desk.model is None or self._training_is_on("text or layer", "read"):
+        if self.desk.model is None:
+            return
+        if not self._other_text_alone() and self._training_is_on("text or layer", "read"):
             return
         self._say("reading", "Reading the text")
         try:
@@ -126,7 +128,7 @@ class Runner(TrainingLoop):
             return
         wanted = self._example_corpus(), self.state.corpus_tokens, self.state.text
         if not self.desk.has_examples(*wanted):
-            if self._job is not None:
+            if self.trains:
                 return  # it is reading what will serve here too
             try:
                 for _ in self.desk.read_training_data(*wanted):
@@ -147,10 +149,9 @@ class Runner(TrainingLoop):
 
     def _do_train(self) -> None:
         if self._job is not None:
-            self._say(
-                self._status.phase,
-                "Already training: stop it first, or change learning rate and sparsity live.",
-            )
+            words = "A run of another process is followed" if self.follows else "Already training"
+            live = "" if self.follows else ", or change learning rate and sparsity live"
+            self._say(self._status.phase, f"{words}: stop it first{live}.")
             return
         if not self._read_where_the_form_says():
             return
@@ -160,6 +161,9 @@ class Runner(TrainingLoop):
         self._job = self._training()
 
     def _do_pause(self) -> None:
+        if self.follows:
+            self._say(self._status.phase, "This run trains in another process and cannot pause from here.")
+            return
         if self._job is None or self._paused:
             self._say(self._status.phase, "Nothing is training.")
             return
@@ -182,6 +186,8 @@ class Runner(TrainingLoop):
             self._say(self._status.phase, "Nothing to resume: press Train.")
 
     def _do_stop(self) -> None:
+        if self._stop_following():
+            return
         with self._cond:
             dropped, self._dropped = self._dropped, False
         if self._job is None and not dropped:
@@ -250,18 +256,6 @@ class Runner(TrainingLoop):
         if not same():
             self._do_read()
         return same()
-
-    def _training_is_on(self, what: str, turn: str = "") -> bool:
-        """Whether a job is on; if so, say that it changes after the job, and see to that where it is an input."""
-        if self._job is None:
-            return False
-        self._postponed |= {turn} if turn else set()
-        self._say(
-            self._status.phase,
-            f"The {what} changes when the training has stopped: stop it first.",
-            trouble=True,
-        )
-        return True
 
     def _saved_here(self) -> list[SavedRun]:
         """Automatically saved runs of this model and read point, the newest first."""

@@ -87,6 +87,15 @@ class Engine:
             self.work.resize(self.mesh.count(self.feed.batch_size))
         self.config = self.work.config = config
 
+    def agree(self) -> None:
+        """Take the start, and what was measured to be faster, from the first of several processes."""
+        mesh, work = self.mesh, self.work
+        mesh.same_(work.params.vector)
+        bfloat16 = bool(mesh.same_(torch.tensor(float(work.bfloat16))))
+        if bfloat16 != work.bfloat16:
+            work.bfloat16 = bfloat16
+            work.resize(mesh.count(self.feed.batch_size))
+
     def next_batch(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The next batch, scaled, and the place of each row in its window. ``[batch, d_in]``, ``[batch]``."""
         if self.feed.full:

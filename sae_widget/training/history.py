@@ -32,14 +32,31 @@ class History:
         self.d_sae = d_sae  # of the SAE that is trained; 0 when nobody said
         self._kept = 0
         self._count = 0
+        self.thinned = 0  # how often old records gave way
 
     def append(self, record: TrainStep) -> None:
         """Add the newest record."""
+        self._add([getattr(record, name) for name in NAMES])
+
+    def extend(self, rows: np.ndarray) -> None:
+        """Add records of another history's ``rows``, ``[n, n_fields]``, oldest first."""
+        for row in rows:
+            self._add(row)
+
+    @property
+    def rows(self) -> np.ndarray:
+        """The kept records, oldest first, fields in the order of ``NAMES``; only to look at. ``[n, n_fields]``."""
+        rows = self._rows[: self._kept]
+        rows.flags.writeable = False
+        return rows
+
+    def _add(self, row: np.ndarray | list[float]) -> None:
         if self._kept == len(self._rows):
             keep = _extremes(self._rows[:, NAMES.index("loss")], len(self._rows) // 2)
             self._rows[: len(keep)] = self._rows[keep]
             self._kept = len(keep)
-        self._rows[self._kept] = [getattr(record, name) for name in NAMES]
+            self.thinned += 1
+        self._rows[self._kept] = row
         self._kept += 1
         self._count += 1
 

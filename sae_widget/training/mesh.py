@@ -78,6 +78,8 @@ class Group(Alone):
         MeshFault: here and in every other method: another process is gone.
     """
 
+    made = 0  # how many of them this process has had
+
     def __init__(self, *, cpu: bool = True) -> None:
         try:
             from accelerate import Accelerator
@@ -87,6 +89,7 @@ class Group(Alone):
             ) from error
         self._accelerator = _talk(lambda: Accelerator(cpu=cpu))
         self.rank, self.size = self._accelerator.process_index, self._accelerator.num_processes
+        Group.made += 1
 
     def sum_(self, tensor: torch.Tensor) -> torch.Tensor:
         """The sum over all processes, in place."""

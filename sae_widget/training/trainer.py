@@ -73,7 +73,7 @@ class Trainer:
             if start is not None:
                 check_start(start, config, self.d_in)
             self._engine = Engine(feed, config, start, mesh, device)
-            mesh.same_(self._engine.work.params.vector)
+            self._engine.agree()
         self._ahead: Ahead | None = None
 
     @property
@@ -175,9 +175,10 @@ class Trainer:
         if changed:
             raise ValueError(f"{', '.join(changed)} cannot change while this SAE trains; stop first")
         self._settle()
-        batch = self._engine.feed.effective(config.batch_size)
-        if batch > self.batch_size:
-            taken = needed_memory(self.d_in, config.d_sae, self.batch_size)
+        mesh = self._engine.mesh
+        before, batch = mesh.count(self.batch_size), mesh.count(self._engine.feed.effective(config.batch_size))
+        if batch > before:
+            taken = needed_memory(self.d_in, config.d_sae, before)
             check_memory(self.d_in, config.d_sae, batch, free_memory() + taken)
         self._engine.reconfigure(config)
 
