@@ -61,19 +61,15 @@ def check_memory(d_in: int, d_sae: int, batch_size: int, free: int | None = None
     raise ValueError(f"width {d_sae:,} needs about {_gb(needed)}, {_gb(free)} free; {fits}")
 
 
-def check_corpus(d_in: int, n_tokens: int, free: int) -> None:
-    """Raise ``ValueError`` naming how many tokens of a corpus fit, unless these do.
+def corpus_fits(d_in: int, n_tokens: int, free: int) -> bool:
+    """Whether the activations of a corpus fit into memory while their pieces become one.
 
     Args:
         d_in: width of the activations.
-        n_tokens: tokens that were read so far.
+        n_tokens: tokens of the corpus.
         free: bytes that could be used before the first of them.
     """
-    if CORPUS_BYTES * d_in * n_tokens > free:
-        raise ValueError(
-            f"The corpus does not fit into memory: {_gb(free)} free, enough for {free // (CORPUS_BYTES * d_in):,} "
-            "tokens. Ask for fewer tokens."
-        )
+    return CORPUS_BYTES * d_in * n_tokens <= free
 
 
 def check_buffer(d_in: int, n_rows: int, free: int | None = None) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from sae_widget.memory import FIXED_BYTES, check_corpus, check_memory, free_memory, needed_memory
+from sae_widget.memory import FIXED_BYTES, check_buffer, check_memory, corpus_fits, free_memory, needed_memory
 
 GB = 10**9
 NOWHERE = Path("/nowhere")
@@ -54,9 +54,14 @@ def test_message_when_nothing_fits() -> None:
 
 
 def test_a_corpus_counts_twice_while_its_pieces_become_one() -> None:
-    check_corpus(768, 130_208, free=800_000_000)  # 768 x 8 bytes a token
-    with pytest.raises(ValueError, match=r"0\.8 GB free, enough for 130,208 tokens\. Ask for fewer tokens\.$"):
-        check_corpus(768, 130_209, free=800_000_000)
+    assert corpus_fits(768, 130_208, free=800_000_000)  # 768 x 8 bytes a token
+    assert not corpus_fits(768, 130_209, free=800_000_000)
+
+
+def test_a_buffer_counts_its_rows_and_a_block() -> None:
+    check_buffer(768, 173_611, free=800_000_000)  # 768 x 6 bytes a row
+    with pytest.raises(ValueError, match=r"^173,612 tokens .* 0\.8 GB free, enough for 173,611\. .*smaller buffer_tok"):
+        check_buffer(768, 173_612, free=800_000_000)
 
 
 def test_machine_alone() -> None:
