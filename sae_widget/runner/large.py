@@ -59,7 +59,8 @@ class LargeCorpus:
     def write(self) -> Iterator[int]:
         """Write the activations to the disk, some thousand tokens at a time; yields how many are written.
 
-        A writing that was ended goes on where it was. Where the disk has no room or cannot be written, they will be computed again in each epoch.
+        A writing that was ended goes on where it was. Where the disk has no room or cannot be written, they will
+        be computed again in each epoch.
         """
         source = self.source
         if isinstance(source, ShardedActivations):
