@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sae_widget.activations.base import Activations, LanguageModel, ModelLoadError, layer_name
     from sae_widget.checkpoint import SaeFileError, load_sae, load_stats, save_sae
     from sae_widget.config import TrainConfig
+    from sae_widget.data import ShardedActivations, open_corpus
     from sae_widget.explorer import SuperpositionExplorer
     from sae_widget.features import feature_stats, prompt_features, top_contexts
     from sae_widget.metrics import explained_variance
@@ -30,6 +31,7 @@ _HOME = {
     "activations.base": ("Activations", "LanguageModel", "ModelLoadError", "layer_name"),
     "checkpoint": ("SaeFileError", "load_sae", "load_stats", "save_sae"),
     "config": ("TrainConfig",),
+    "data": ("ShardedActivations", "open_corpus"),
     "explorer": ("SuperpositionExplorer",),
     "features": ("feature_stats", "prompt_features", "top_contexts"),
     "metrics": ("explained_variance",),
@@ -45,6 +47,7 @@ __all__ = [
     "LanguageModel",
     "ModelLoadError",
     "SaeFileError",
+    "ShardedActivations",
     "StandardSAE",
     "SuperpositionExplorer",
     "TopKSAE",
@@ -59,6 +62,7 @@ __all__ = [
     "load_model",
     "load_sae",
     "load_stats",
+    "open_corpus",
     "prompt_features",
     "save_sae",
     "top_contexts",
