@@ -1,7 +1,9 @@
 """Run every ``bench_*.py`` of this folder and print what they measured as one Markdown table.
 
 ``python -m benchmarks.run`` runs all, ``python -m benchmarks.run browser original`` only those. Each file has a
-function ``run()`` that returns rows of (what, measured, target), and runs in a process of its own.
+function ``run()`` that returns rows of (what, measured, target), and runs in a process of its own. Those that compare
+us with other libraries run in the environment of these (``.venv-peers``; ``make bench`` makes it), so that
+everything in such a comparison has the same torch.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from pathlib import Path
 HERE = Path(__file__).parent
 MARK = "benchmark rows: "
 LIMIT = 1800.0  # seconds that one file may take
+WITH_PEERS = ("gpu", "quality", "throughput")
+PEERS = HERE.parent / ".venv-peers" / "bin" / "python"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -26,6 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     known = sorted(path.stem.removeprefix("bench_") for path in HERE.glob("bench_*.py"))
     parser = argparse.ArgumentParser(prog="benchmarks.run", description=__doc__)
     parser.add_argument("names", nargs="*", help=f"which to run: {', '.join(known)}")
+    parser.add_argument("--peers", type=Path, default=PEERS, help="the Python that has the other libraries")
     parser.add_argument("--rows", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.rows:
@@ -38,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     for name in args.names or known:
         started = time.monotonic()
         print(f"measuring {name} ...", end=" ", file=sys.stderr, flush=True)
-        found = rows_of(name)
+        found = rows_of(name, args.peers)
         failed = failed or found is None
         rows += [(name, "failed, see above", "")] if found is None else found
         print(f"{time.monotonic() - started:.0f} s", file=sys.stderr)
@@ -47,9 +52,12 @@ def main(argv: list[str] | None = None) -> int:
     return int(failed)
 
 
-def rows_of(name: str) -> list[tuple[str, str, str]] | None:
+def rows_of(name: str, peers: Path) -> list[tuple[str, str, str]] | None:
     """Rows of one benchmark, from a process of its own; ``None`` when it failed."""
-    command = [sys.executable, "-m", "benchmarks.run", "--rows", name]
+    python = str(peers.absolute()) if name in WITH_PEERS else sys.executable
+    if not Path(python).exists():
+        return [(name, f"skipped: there is no {peers}; `make bench` makes it", "")]
+    command = [python, "-m", "benchmarks.run", "--rows", name]
     done = subprocess.run(command, cwd=HERE.parent, stdout=subprocess.PIPE, text=True, timeout=LIMIT, check=False)
     lines = [line for line in done.stdout.splitlines() if line.startswith(MARK)]
     if done.returncode or not lines:

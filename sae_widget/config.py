@@ -81,9 +81,9 @@ class TrainConfig:
     """Features that fire on each token (topk); how many truly do is not known, so compare several."""
     matryoshka_levels: int = 4
     """Nested dictionaries (matryoshka_batchtopk): the first d_sae / 2, d_sae / 4, ... features alone must do too."""
-    l0_coefficient: float = 1.0
+    l0_coefficient: float = 0.3
     """Weight of the penalty on the number of features that fire (jumprelu)."""
-    bandwidth: float = 2.0
+    bandwidth: float = 0.5
     """Width of the window around the threshold in which the threshold learns (jumprelu)."""
     target_l0: float = 0.0
     """Features that should fire on a token: the trainer finds the sparsity setting for it; 0: the setting decides."""

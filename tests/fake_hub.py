@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -65,7 +66,7 @@ class _Handler(BaseHTTPRequestHandler):
             if self._refuse(repo, self.server.refusals):
                 return
             self._send(json.dumps(_model_info(repo, self.server.repos[repo])).encode(), send_body, "application/json")
-        elif file := re.fullmatch(r"/([\w./-]+?)/resolve/\w+/([\w.-]+)", path):
+        elif file := re.fullmatch(r"/([\w./-]+?)/resolve/\w+/([\w./:-]+)", unquote(path)):
             repo = file.group(1)
             if self._refuse(repo, self.server.refusals) or self._refuse(repo, self.server.file_refusals):
                 return
@@ -127,7 +128,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _model_info(repo: str, folder: Path) -> dict[str, Any]:
-    files = sorted(path for path in folder.iterdir() if path.is_file())
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {
         "id": repo,
         "modelId": repo,
@@ -136,7 +137,7 @@ def _model_info(repo: str, folder: Path) -> dict[str, Any]:
         "gated": False,
         "tags": [],
         "downloads": 0,
-        "siblings": [{"rfilename": path.name, "size": path.stat().st_size} for path in files],
+        "siblings": [{"rfilename": path.relative_to(folder).as_posix(), "size": path.stat().st_size} for path in files],
     }
 
 

@@ -30,10 +30,13 @@ RANKS = {
     "muon": 1,
     "ngram": 1,
     "sae": 1,
+    "toy": 1,
     "checkpoint": 2,
     "data": 3,
     "features": 2,
+    "fidelity": 2,
     "pretrain": 2,
+    "recovery": 2,
     "training": 2,
     "autosave": 3,
     "bundled": 3,
@@ -52,11 +55,14 @@ RANKS = {
 }
 # What views share; besides these no view imports another.
 SHARED_VIEWS = {"views.axes", "views.base", "views.palette", "views.pane", "views.selection", "views.words"}
-# The form is one pane in several files.
+# Panes in several files.
 PARTS_OF_A_VIEW = {
     "views.controls": {"views.source_controls", "views.train_controls"},
+    "views.health": {"views.measures"},
     "views.source_controls": {"views.fields", "views.presets"},
-    "views.train_controls": {"views.fields"},
+    "views.train_controls": {"views.advanced_controls", "views.fields", "views.kind_controls"},
+    "views.kind_controls": {"views.fields"},
+    "views.advanced_controls": {"views.fields"},
 }
 
 

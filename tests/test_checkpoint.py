@@ -68,7 +68,7 @@ def test_half_precision(tmp_path: Path) -> None:
     with pytest.raises(SaeFileError, match=r"W_dec has numbers that are not finite in float16. Nothing was written"):
         save_sae(huge, tmp_path, dtype="float16")
     assert load_sae(tmp_path).scale == 0.37
-    with pytest.raises(ValueError, match="dtype must be one of float32, float16, got 'int8'"):
+    with pytest.raises(ValueError, match="dtype must be one of float32, float16, bfloat16, got 'int8'"):
         save_sae(an_sae(), tmp_path, dtype="int8")
 
 
@@ -93,10 +93,18 @@ def test_save_over_what_is_loaded(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ({"architecture": "jumprelu"}, f"architecture 'jumprelu' is not one of {', '.join(REGISTRY)}"),
+        ({"architecture": "temporal"}, f"architecture 'temporal' is not one of {', '.join(REGISTRY)}"),
         ({"architecture": "topk"}, r"k must be between 1 and d_sae \(10\), got None"),
         ({"architecture": "topk", "k": 11}, "got 11"),
-        ({"normalize_activations": "layer_norm"}, "normalize_activations 'layer_norm' is not supported"),
+        ({"normalize_activations": "covariance_whitening"}, "'covariance_whitening' is not supported"),
+        ({"normalize_activations": "center"}, "'center' is not supported"),
+        ({"metadata": {"sae_widget": {"normalize_activations": "layer"}}}, "normalize_activations 'layer' is not"),
+        ({"metadata": {"sae_widget": {"architecture": "gated"}}}, "sae_widget.architecture 'gated' is not known"),
+        ({"reshape_activations": "hook_z"}, "inside the attention, and only whole layers are read here"),
+        (
+            {"metadata": {"sae_lens_version": "6.1.0", "hook_name": "blocks.3.attn.hook_z"}},
+            "it is for 'blocks.3.attn.hook_z', inside the attention",
+        ),
         ({"activation_fn_str": "topk"}, "activation_fn_str 'topk' is not supported"),
         ({"d_in": "6"}, "d_in: input should be a valid integer"),
         ({"d_in": 7}, "W_enc is 6x10, cfg.json says 7x10"),

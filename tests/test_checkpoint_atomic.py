@@ -20,8 +20,8 @@ def test_failed_save_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.Mo
     save_sae(an_sae(1), tmp_path)
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
 
-    def full(path: Path, content: bytes) -> None:
-        path.write_bytes(content[:10])
+    def full(path: Path, content: Any) -> None:
+        path.write_bytes(b"half a fil")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(atomic, "_write", full)

@@ -13,7 +13,7 @@ from sae_widget.checkpoint import load_sae, save_sae
 from sae_widget.config import ARCHITECTURES, TrainConfig
 from sae_widget.sae import REGISTRY, SAE
 from sae_widget.training import Trainer
-from sae_widget.views.train_controls import KINDS
+from sae_widget.views.kind_controls import KINDS
 
 EXTRA: dict[str, dict[str, Any]] = {"standard": {}, "topk": {"k": 1}}
 HIDDEN_PRE = [[2.0, 1.0, -1.0, 3.0], [-3.0, -1.0, -1.0, -4.0], [0.5, 4.0, -1.0, 4.5]]  # of ``hand_set``

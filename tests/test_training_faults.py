@@ -58,11 +58,11 @@ class TestFaults:
     def test_a_loss_of_nan_at_every_step_of_every_path(self, recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """The same through the penalty's weight, which the path of the tutorial's recipe reads as well."""
         values, position = small_data()
-        config, weight = RECIPES[recipe].changed(steps=200), schedule.l1_weight
+        config, weight = RECIPES[recipe].changed(steps=200), schedule.penalty
         good, broken, kept = Trainer(values, position, config), Trainer(values, position, config), 0
         for step in range(1, 201):
             with monkeypatch.context() as patch:
-                patch.setattr(schedule, "l1_weight", lambda c, at, bad=step: math.nan if at == bad else weight(c, at))
+                patch.setattr(schedule, "penalty", lambda c, at, bad=step: math.nan if at == bad else weight(c, at))
                 with pytest.raises(TrainingFault, match=f"became NaN at step {step} .*Rolled back to step {step - 1},"):
                     next(broken.run())
             found, wanted = broken.state_dict()["params"], good.state_dict()["params"]

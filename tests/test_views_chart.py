@@ -9,7 +9,16 @@ import pytest
 
 from sae_widget.config import TrainConfig
 from sae_widget.training import History
-from sae_widget.views.chart import MAX_POINTS, NOTHING_YET, LossChart, epoch_words, loss_lines, summary
+from sae_widget.views.chart import (
+    MAX_POINTS,
+    NOTHING_YET,
+    LossChart,
+    epoch_words,
+    gap_steps,
+    gap_words,
+    loss_lines,
+    summary,
+)
 from tests.hand_made import history, step
 
 
@@ -65,6 +74,19 @@ def test_what_cannot_be_drawn_is_a_gap():
     assert [np.isnan(log_losses[name][3]) for name in log_losses] == [True, True, True]
     assert [np.isnan(losses[name][3]) for name in losses] == [True, True, False]
     assert np.isfinite(log_losses["loss"][[0, 1, 2, 4]]).all()
+
+
+def test_a_gap_is_marked_and_told(chart, state):
+    """F18"""
+    state.history = history(3)
+    assert chart.readout.gaps == [] and chart.readout.note == ""
+    made = history(3)
+    made.append(step(4, loss=np.nan))
+    made.append(step(5))
+    state.history = made
+    assert chart.readout.gaps == [4] and chart.readout.note == "The loss was no number at step 4 (dashed)."
+    assert gap_words([4, 9, 12]) == "The loss was no number at step 4 and 2 more (dashed)."
+    assert gap_steps(None) == gap_steps(History()) == []
 
 
 def test_a_run_of_nothing_but_nan_is_an_empty_chart(chart, state):

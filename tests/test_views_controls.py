@@ -35,9 +35,9 @@ def form(state):
 def entries(form):
     training, source = form.training, form.source
     return {
-        "d_sae": training.d_sae,
-        "k": training.k,
-        "l1_coefficient": training.l1.entry,
+        "d_sae": training.kind.d_sae,
+        "k": training.kind.k,
+        "l1_coefficient": training.kind.l1.entry,
         "learning_rate": training.learning_rate.entry,
         "steps": training.steps,
         "batch_size": training.batch,
@@ -76,7 +76,7 @@ def test_an_entry_sets_the_state_and_the_state_the_entry(form, state, name, type
         ("d_sae", "1.5", "Features must be a whole number, got '1.5'. Kept 1,024."),
         ("d_sae", "True", "Features must be a whole number, got 'True'. Kept 1,024."),
         ("d_sae", "8", "k must be between 1 and d_sae (8), got 16. Kept 1,024."),
-        ("k", "2000", "k must be between 1 and d_sae (1024), got 2000. Kept 16."),
+        ("k", "2000", "Per token (k) must be between 1 and d_sae (1024), got 2000. Kept 16."),
         ("learning_rate", "nan", "Learning rate must be between 1e-08 and 10, got nan. Kept 0.001."),
         ("learning_rate", "inf", "Learning rate must be between 1e-08 and 10, got inf. Kept 0.001."),
         ("learning_rate", "1e30", "Learning rate must be between 1e-08 and 10, got 1e+30. Kept 0.001."),
@@ -119,17 +119,17 @@ def test_whatever_is_typed_the_settings_are_whole(form, state, name, typed):
 
 def test_only_the_architectures_own_sparsity_is_shown(form, state):
     training = form.training
-    assert training.k.box.layout.display == "" and training.l1.row.layout.display == "none"
-    training.architecture.value = "standard"
+    assert training.kind.k.box.layout.display == "" and training.kind.l1.row.layout.display == "none"
+    training.kind.architecture.value = "standard"
     assert state.settings.architecture == "standard"
-    assert training.k.box.layout.display == "none" and training.l1.row.layout.display == ""
-    assert training.k.below.layout.display == "none"
+    assert training.kind.k.box.layout.display == "none" and training.kind.l1.row.layout.display == ""
+    assert training.kind.k.below.layout.display == "none"
 
 
 def test_an_architecture_that_does_not_fit_is_refused(form, state):
     state.settings = TrainConfig(architecture="standard", d_sae=8, k=16)
-    form.training.architecture.value = "topk"
-    assert state.settings.architecture == "standard" and form.training.architecture.value == "standard"
+    form.training.kind.architecture.value = "topk"
+    assert state.settings.architecture == "standard" and form.training.kind.architecture.value == "standard"
     assert state.refused["architecture"] == "k must be between 1 and d_sae (8), got 16. Kept ReLU + L1 penalty."
 
 
@@ -144,11 +144,11 @@ def test_the_slider_and_the_field_are_one_value(form, state):
 
 
 def test_widths_and_epochs_in_words(form, state):
-    assert form.training.d_sae.below.value == "= 341 × 3: overcomplete"
+    assert form.training.kind.d_sae.below.value == "= 341 × 3: overcomplete"
     state.settings = state.settings.changed(d_sae=16)
-    assert form.training.d_sae.below.value == "= 5.3 × 3: overcomplete"
+    assert form.training.kind.d_sae.below.value == "= 5.3 × 3: overcomplete"
     state.settings = state.settings.changed(k=2, d_sae=2)
-    assert form.training.d_sae.below.value == "= 0.67 × 3: too few to unmix anything"
+    assert form.training.kind.d_sae.below.value == "= 0.67 × 3: too few to unmix anything"
     assert form.training.steps.below.value == "≈ 68 epochs of 30,000 tokens"
     state.corpus = "text"
     assert form.training.steps.below.value == ""
@@ -168,9 +168,15 @@ def test_buttons_follow_the_phase(form, state, phase):
     words = {"paused": "Resume", "ready": "Continue"}.get(phase, "Pause")
     assert training.pause.description == words
     locked = phase in ("training", "paused", "stopping")
-    for widget in (form.source.model, form.source.layer, form.source.hook, training.d_sae.box, training.architecture):
+    for widget in (
+        form.source.model,
+        form.source.layer,
+        form.source.hook,
+        training.kind.d_sae.box,
+        training.kind.architecture,
+    ):
         assert widget.disabled == locked and (widget.tooltip == STOP_FIRST) == locked
-    for live in (training.learning_rate.entry.box, training.l1.entry.box, training.k.box, training.steps.box):
+    for live in (training.learning_rate.entry.box, training.kind.l1.entry.box, training.kind.k.box, training.steps.box):
         assert not live.disabled
 
 
@@ -323,7 +329,7 @@ def test_a_preset_sets_all_and_is_shown_until_something_differs(form, state):
     form.training.steps.box.value = "400"
     assert form.source.preset.value == -1
     PRESETS[3].apply(state)
-    assert form.source.preset.value == 3 and form.training.k.box.layout.display == ""
+    assert form.source.preset.value == 3 and form.training.kind.k.box.layout.display == ""
 
 
 def test_every_control_has_a_label_and_a_sentence(form):

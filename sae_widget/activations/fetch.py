@@ -1,4 +1,4 @@
-"""The program that downloads one model, run in a process of its own so that it can be killed.
+"""The program that downloads a model or one folder of a repository, in a process of its own that can be killed.
 
 ``huggingface_hub`` has calls without a time limit. This process reports in JSON lines on its standard output:
 ``{"total": bytes}``, then ``{"snapshot": path}``, or ``{"fault": kind, ...}``; it ends when its standard
@@ -35,11 +35,11 @@ CHUNK_BYTES = 65_536
 """Written at a time; with the library's 10 MB a slow network looks like a silent one for minutes."""
 
 
-def main(repo: str) -> None:
-    """Download ``repo`` into the hub's cache and report."""
+def main(repo: str, folder: str = "", layouts: str = "") -> None:
+    """Download ``repo``, or with ``layouts`` the files of one of them in ``folder``, into the hub's cache; report."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        report(snapshot=str(_fetch(repo)))
+        report(snapshot=str(_fetch_folder(repo, folder, json.loads(layouts)) if layouts else _fetch(repo)))
     except ModelLoadError as error:
         report(fault="refused", sentence=str(error))
     except Exception as error:  # noqa: BLE001 - whatever it is, the other process has to be told
@@ -88,6 +88,32 @@ def _fetch(repo: str) -> Path:
     for name in wanted:
         hf_hub_download(repo, name, revision=commit)
     return config.parent
+
+
+def _fetch_folder(repo: str, folder: str, layouts: list[list[str]]) -> Path:
+    from huggingface_hub import HfApi, constants, hf_hub_download
+
+    constants.DOWNLOAD_CHUNK_SIZE = CHUNK_BYTES
+    files = HfApi().model_info(repo, files_metadata=True, timeout=10).siblings or []
+    sizes = {file.rfilename: file.size or 0 for file in files}
+    below = f"{folder}/" if folder else ""
+    for names in layouts:
+        wanted = [f"{below}{name}" for name in names]
+        if all(name in sizes for name in wanted):
+            report(total=sum(sizes[name] for name in wanted))
+            return [Path(hf_hub_download(repo, name)) for name in wanted][-1].parent
+    raise ModelLoadError(_nothing_there(repo, folder, sorted(name for name in sizes if name.startswith(below)), sizes))
+
+
+def _nothing_there(repo: str, folder: str, found: list[str], sizes: dict[str, int]) -> str:
+    if not found:
+        folders = sorted({name.rpartition("/")[0] for name in sizes} - {""})
+        told = ", ".join(folders[:8]) + (f" and {len(folders) - 8} more" if len(folders) > 8 else "")
+        return f"{repo} has no folder {folder!r}; it has {told or 'no folders'}. Nothing was loaded."
+    where = f"{repo}/{folder}" if folder else repo
+    if any(Path(name).suffix in PICKLE_SUFFIXES for name in found):
+        return f"{where} has its SAE only as a pickle, which can run code; it is not read. Nothing was loaded."
+    return f"{where} has no SAE in a layout that is known; it has {', '.join(found[:6])}. Nothing was loaded."
 
 
 def _weights(repo: str, sizes: dict[str, int], commit: str | None) -> list[str]:

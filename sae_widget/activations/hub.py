@@ -20,7 +20,9 @@ from sae_widget.activations.probe import KEPT, RETRY, ask_hub, cancelled, host_n
 from sae_widget.activations.weights import INDEX, WEIGHTS, shard_names
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+    Layouts = tuple[tuple[str, ...], ...]
 
 KNOWN_SIZES = {
     "gpt2": 548_000_000,
@@ -67,18 +69,28 @@ def cache_folder() -> Path:
 
 def cached_snapshot(repo: str) -> Path | None:
     """The directory of a complete cached copy, or ``None``. Opens no connection."""
+    return next((snapshot for snapshot in _snapshots(repo) if is_complete(snapshot)), None)
+
+
+def cached_folder(repo: str, folder: str, layouts: Layouts) -> Path | None:
+    """A folder of a cached copy that has all files of one of the layouts, or ``None``. Opens no connection."""
+    for snapshot in _snapshots(repo):
+        if any(all((snapshot / folder / name).is_file() for name in names) for names in layouts):
+            return snapshot / folder
+    return None
+
+
+def _snapshots(repo: str) -> Iterator[Path]:
+    """The cached copies, the one that the hub last called its newest first."""
     for name in _names(repo):
         folder = cache_folder() / ("models--" + name.replace("/", "--"))
         try:
             reference = folder / "refs" / "main"
-            snapshots = [folder / "snapshots" / reference.read_text().strip()] if reference.is_file() else []
-            snapshots += sorted((folder / "snapshots").glob("*"), key=lambda p: p.stat().st_mtime, reverse=True)
-            for snapshot in snapshots:
-                if is_complete(snapshot):
-                    return snapshot
+            found = [folder / "snapshots" / reference.read_text().strip()] if reference.is_file() else []
+            found += sorted((folder / "snapshots").glob("*"), key=lambda p: p.stat().st_mtime, reverse=True)
         except OSError:
             continue
-    return None
+        yield from found
 
 
 def is_complete(snapshot: Path) -> bool:
@@ -132,22 +144,58 @@ def download(
         LoadCancelled: ``cancel`` was set.
         ModelLoadError: with a sentence for every other reason.
     """
-    if any(os.environ.get(name, "").upper() in _TRUE for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")):
-        raise ModelLoadError(f"{repo} is not on this machine, and HF_HUB_OFFLINE forbids downloads. {KEPT}")
-    ask_hub(repo, cancel)
-    with _Child(repo) as child:
-        snapshot = _follow(child, repo, deadline, progress, cancel)
+    snapshot = _fetched((repo,), deadline, progress, cancel)
     if not is_complete(snapshot):
         raise ModelLoadError(f"{repo} has no tokenizer that can be read beside its weights. {KEPT}")
     return snapshot
 
 
+def download_folder(
+    repo: str,
+    folder: str,
+    layouts: Layouts,
+    *,
+    deadline: float = 60.0,
+    progress: Callable[[int, int | None], None] | None = None,
+    cancel: threading.Event,
+) -> Path:
+    """Download the files of one folder of a repository; the directory they are in.
+
+    Args:
+        repo: a name on the hub.
+        folder: its folder, "" for the repository's own.
+        layouts: names of files; the first group that the folder has whole is downloaded, and nothing else.
+        deadline: as ``download`` takes it; ``progress`` and ``cancel`` too.
+        progress: see ``deadline``.
+        cancel: see ``deadline``.
+
+    Raises:
+        LoadCancelled: ``cancel`` was set.
+        ModelLoadError: with a sentence for every other reason.
+    """
+    return _fetched((repo, folder, json.dumps(layouts)), deadline, progress, cancel)
+
+
+def _fetched(
+    asked: tuple[str, ...],
+    deadline: float,
+    progress: Callable[[int, int | None], None] | None,
+    cancel: threading.Event,
+) -> Path:
+    repo = asked[0]
+    if any(os.environ.get(name, "").upper() in _TRUE for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")):
+        raise ModelLoadError(f"{repo} is not on this machine, and HF_HUB_OFFLINE forbids downloads. {KEPT}")
+    ask_hub(repo, cancel)
+    with _Child(asked) as child:
+        return _follow(child, repo, deadline, progress, cancel)
+
+
 class _Child:
     """The downloading process and the lines that it has written; killed on leaving."""
 
-    def __init__(self, repo: str) -> None:
+    def __init__(self, asked: tuple[str, ...]) -> None:
         code = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-        code += "from sae_widget.activations.fetch import main; main(sys.argv[2])"
+        code += "from sae_widget.activations.fetch import main; main(*sys.argv[2:])"
         quiet = {
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -155,7 +203,7 @@ class _Child:
             "HF_HUB_VERBOSITY": "error",
         }
         self.process = subprocess.Popen(
-            [sys.executable, "-c", code, json.dumps([path or str(Path.cwd()) for path in sys.path]), repo],
+            [sys.executable, "-c", code, json.dumps([path or str(Path.cwd()) for path in sys.path]), *asked],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -14,28 +14,36 @@ import secrets
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
-from sae_widget.checkpoint.base import CONFIG, STATS, WEIGHTS, SaeFileError
+from sae_widget.checkpoint.base import CONFIG, STATS, TRAINING, TRAINING_INFO, WEIGHTS, SaeFileError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
+
+    Content = bytes | Iterable[bytes | memoryview]
 
 LOCK, JOURNAL = ".sae_widget.lock", ".sae_widget.commit"
 LOCK_SECONDS = 10.0
 _TEMPORARY = re.compile(r"\.sae_widget\.[0-9a-f]{16}\.[\w.]+\.tmp")
 READ_TRIES = 200
-NAMES = {CONFIG, WEIGHTS, STATS}  # a journal that names others is not ours: a stranger's folder moves nothing
+NAMES = {
+    CONFIG,
+    WEIGHTS,
+    STATS,
+    TRAINING,
+    TRAINING_INFO,
+}  # a journal that names others is not ours: a stranger's folder moves nothing
 T = TypeVar("T")
 
 
-def replace_files(folder: Path, contents: dict[str, bytes], gone: tuple[str, ...] = ()) -> None:
+def replace_files(folder: Path, contents: dict[str, Content], gone: tuple[str, ...] = ()) -> None:
     """Write these files and remove those in ``gone``, all at once.
 
     Temporary files that an earlier writer left behind are removed first.
 
     Args:
         folder: made when it does not exist.
-        contents: file name -> bytes.
+        contents: file name -> bytes, or the pieces that they consist of.
         gone: names of files that belong to the old state only.
 
     Raises:
@@ -85,18 +93,26 @@ def read_together(folder: Path, read: Callable[[], T]) -> T:
     raise SaeFileError(f"{folder} is being written without a pause. Nothing was loaded; try again later.")
 
 
-def _mark(folder: Path) -> tuple[int, int]:
-    state = (folder / CONFIG).stat()
-    return state.st_ino, state.st_mtime_ns
+def _mark(folder: Path) -> tuple[tuple[int, int], ...]:
+    """Other after every save: each replaces one of these files."""
+    found = []
+    for name in (CONFIG, TRAINING_INFO):
+        try:
+            state = (folder / name).stat()
+        except FileNotFoundError:
+            found.append((0, 0))
+        else:
+            found.append((state.st_ino, state.st_mtime_ns))
+    return tuple(found)
 
 
 def _temporary(token: str, name: str) -> str:
     return f".sae_widget.{token}.{name}.tmp"
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write(path: Path, content: Content) -> None:
     with path.open("wb") as file:
-        file.write(content)
+        file.writelines([content] if isinstance(content, bytes) else content)
         file.flush()
         os.fsync(file.fileno())
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
 CONFIG, WEIGHTS, STATS = "cfg.json", "sae_weights.safetensors", "stats.safetensors"
+TRAINING, TRAINING_INFO = "training_state.safetensors", "training_state.json"
 
 
 class SaeFileError(Exception):
@@ -25,3 +27,9 @@ def first_fault(error: ValidationError) -> str:
     where = ".".join(str(part) for part in first["loc"]) or "the file"
     message = first["msg"].removeprefix("Value error, ")
     return f"{where[:80]}: {message[:1].lower()}{message[1:160].rstrip('.')}"
+
+
+def reason(error: OSError) -> str:
+    """What the system says, with the name of the file and nothing of where it is."""
+    name = f" ({Path(error.filename).name})" if isinstance(error.filename, str) and error.filename else ""
+    return f"{(error.strerror or str(error)).lower()}{name}"

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sae_widget.checkpoint.base import CONFIG, SaeFileError, first_fault, unreadable
+from sae_widget.checkpoint.old import is_old, modern
+from sae_widget.checkpoint.sites import is_of_heads, our_model_name, our_site, shared_names
 from sae_widget.config import ARCHITECTURES
-from sae_widget.sae import REGISTRY
+from sae_widget.sae import REGISTRY, BatchTopKSAE
 
 if TYPE_CHECKING:
     from sae_widget.sae import SAE
@@ -19,7 +20,13 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 1
 LAYOUT_VERSION = "6.0.0"  # SAELens converts what does not claim at least this
 MAX_CONFIG_BYTES = 1_000_000
-_SITES = "resid_pre|resid_mid|resid_post|attn_out|mlp_out"
+READ_NORMALIZATIONS = {
+    "none": "none",
+    "expected_average_only_in": "none",  # it does nothing when an SAE is run: a release's factor is in its list
+    "layer_norm": "layer_norm",
+    "constant_norm_rescale": "constant_norm_rescale",
+}
+"""What a file says, and what that means when the SAE is run."""
 
 
 class Own(BaseModel):
@@ -30,6 +37,9 @@ class Own(BaseModel):
     format_version: int = Field(default=FORMAT_VERSION, ge=1)
     made_by: str = "a newer version"
     scale: float = Field(default=1.0, gt=1e-30, lt=1e30, allow_inf_nan=False)
+    architecture: str | None = None
+    k: int | None = None
+    normalize_activations: str | None = None
     metadata: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -38,6 +48,8 @@ class Metadata(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="allow")
 
+    hook_name: str | None = None
+    model_name: str | None = None
     sae_widget: Own | None = None
 
 
@@ -52,98 +64,154 @@ class SaeConfig(BaseModel):
     dtype: str = "float32"
     apply_b_dec_to_input: bool = True
     normalize_activations: str = "none"
+    reshape_activations: str = "none"
     activation_fn_str: str = "relu"
-    k: int | None = None
+    finetuning_scaling_factor: bool = False
+    k: int | float | None = None
     rescale_acts_by_decoder_norm: bool = False
     metadata: Metadata = Field(default_factory=Metadata)
 
     @property
-    def scale(self) -> float:
-        """The scale that was folded into the weights; 1 in files of others."""
-        return self.metadata.sae_widget.scale if self.metadata.sae_widget else 1.0
+    def own(self) -> Own:
+        """Our notes; the defaults in files of others."""
+        return self.metadata.sae_widget or Own()
+
+    @property
+    def normalization(self) -> str:
+        """``SAE.normalize_activations``."""
+        return self.own.normalize_activations or READ_NORMALIZATIONS[self.normalize_activations]
 
     def sae_metadata(self) -> dict[str, Any]:
         """``SAE.metadata``: as it was saved, or made from SAELens' names."""
         if self.metadata.sae_widget is not None:
             return self.metadata.sae_widget.metadata
-        found = dict(self.metadata.model_extra or {})
-        site = re.fullmatch(rf"blocks\.(\d{{1,4}})\.hook_({_SITES})", str(found.get("hook_name", "")))
-        if site:
-            found |= {"layer": int(site[1]), "hook_name": site[2]}
-        return found
+        found = self.metadata.model_dump(exclude_none=True, exclude={"sae_widget"})
+        if self.metadata.model_name is not None:
+            found["model_name"] = our_model_name(self.metadata.model_name)
+        return found | our_site(self.metadata.hook_name or "")
 
 
 def parse_config(content: bytes) -> SaeConfig:
-    """Check ``cfg.json``.
+    """Check ``cfg.json``, of SAELens' old formats too.
 
     Raises:
         SaeFileError: naming the first field that is wrong, or the version that is too new.
     """
-    if len(content) > MAX_CONFIG_BYTES:
-        raise unreadable(CONFIG, f"it has {len(content):,} bytes, at most {MAX_CONFIG_BYTES:,} are read")
-    version, made_by = _version(content)
+    told = read_json(content, CONFIG)
+    version, made_by = _version(told)
     if version > FORMAT_VERSION:
         raise SaeFileError(
             f"This SAE was made by sae_widget {made_by}; please update. "
             "Nothing was loaded, and what you have is unchanged."
         )
     try:
-        config = SaeConfig.model_validate_json(content)
+        config = SaeConfig.model_validate(modern(told) if is_old(told) else told)
     except ValidationError as error:
         raise unreadable(CONFIG, first_fault(error)) from error
-    _check_meaning(config)
+    check_meaning(config)
     return config
 
 
-def _version(content: bytes) -> tuple[int, str]:
+def read_json(content: bytes, name: str) -> dict[str, Any]:
+    """The JSON object in a settings file.
+
+    Raises:
+        SaeFileError: too long, or something else.
+    """
+    if len(content) > MAX_CONFIG_BYTES:
+        raise unreadable(name, f"it has more than the {MAX_CONFIG_BYTES:,} bytes that are read")
+    try:
+        told = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise unreadable(name, "it is not JSON") from error
+    if not isinstance(told, dict):
+        raise unreadable(name, "it is not a JSON object")
+    return told
+
+
+def _version(told: dict[str, Any]) -> tuple[int, str]:
     """The format version, before the rest is checked: a newer version's other fields may be anything."""
     try:
-        own = json.loads(content)["metadata"]["sae_widget"]
+        own = told["metadata"]["sae_widget"]
         version = own["format_version"]
-    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
+    except (KeyError, TypeError, IndexError):
         return 0, ""
     if type(version) is not int:
         return 0, ""
     return version, str(own.get("made_by", "of a newer version"))[:40]
 
 
-def _check_meaning(config: SaeConfig) -> None:
-    if config.architecture not in REGISTRY:
+def check_meaning(config: SaeConfig) -> None:
+    """Raise ``SaeFileError`` unless we have what these settings ask for."""
+    kind, own = REGISTRY.get(config.architecture), config.own
+    if kind is None:
         known = ", ".join(REGISTRY)
         raise unreadable(CONFIG, f"architecture {config.architecture[:40]!r} is not one of {known}")
-    if config.normalize_activations not in ("none", "expected_average_only_in"):  # the latter does nothing when run
-        raise unreadable(CONFIG, f"normalize_activations {config.normalize_activations[:40]!r} is not supported")
+    if config.reshape_activations != "none" or is_of_heads(config.metadata.hook_name or ""):
+        what = config.metadata.hook_name or config.reshape_activations
+        raise unreadable(CONFIG, f"it is for {what[:60]!r}, inside the attention, and only whole layers are read here")
+    if config.normalize_activations not in READ_NORMALIZATIONS or own.normalize_activations not in (None, "center"):
+        named = str(own.normalize_activations or config.normalize_activations)[:40]
+        raise unreadable(CONFIG, f"normalize_activations {named!r} is not supported")
     if config.architecture == "standard" and config.activation_fn_str != "relu":
         raise unreadable(CONFIG, f"activation_fn_str {config.activation_fn_str[:40]!r} is not supported")
-    if "k" in ARCHITECTURES.get(config.architecture, ()) and not 1 <= (config.k or 0) <= config.d_sae:
-        raise unreadable(CONFIG, f"k must be between 1 and d_sae ({config.d_sae}), got {config.k}")
+    if own.architecture is not None and own.architecture not in (*_as_jumprelu(), config.architecture):
+        raise unreadable(CONFIG, f"metadata.sae_widget.architecture {own.architecture[:40]!r} is not known")
+    if own.architecture in _as_jumprelu():
+        _check_k(own.k, config.d_sae, whole=True)
+    elif "k" in ARCHITECTURES.get(config.architecture, ()):
+        _check_k(config.k, config.d_sae, whole=config.architecture not in _as_jumprelu())
+
+
+def _check_k(k: float | None, d_sae: int, *, whole: bool) -> None:
+    # SAELens' k of a whole batch may be a fraction; the comparisons are false for NaN
+    if not 1 <= (k or 0) <= d_sae and not (not whole and 0 < (k or 0) <= d_sae):
+        raise unreadable(CONFIG, f"k must be between 1 and d_sae ({d_sae}), got {k}")
+    if whole and k != int(k or 0):
+        raise unreadable(CONFIG, f"k must be a whole number, got {k}")
+
+
+def _as_jumprelu() -> tuple[str, ...]:
+    """Architectures whose finished SAEs SAELens keeps as ``jumprelu``."""
+    return tuple(name for name, kind in REGISTRY.items() if issubclass(kind, BatchTopKSAE))
 
 
 def write_config(sae: SAE, dtype: str) -> bytes:
     """``cfg.json`` of an SAE, flat, in SAELens' names.
+
+    An SAE with one threshold for all features (BatchTopK) is a JumpReLU SAE to SAELens, as its own are; our notes
+    say what it was. Centring is no normalisation that SAELens knows: there the caller has to centre.
 
     Raises:
         SaeFileError: the SAE's metadata cannot be written as JSON.
     """
     from sae_widget import __version__
 
-    own = {
-        "format_version": FORMAT_VERSION,
-        "made_by": __version__,
-        "scale": sae.scale,
-        "metadata": _finite(sae.metadata),
-    }
+    own: dict[str, Any] = {"format_version": FORMAT_VERSION, "made_by": __version__, "scale": sae.scale}
+    fields = sae.config_fields()
+    architecture = sae.architecture
+    if isinstance(sae, BatchTopKSAE):
+        own |= {"architecture": architecture, "k": sae.k}
+        architecture, fields = "jumprelu", {}
+    centred = sae.normalize_activations == "center"
+    if centred:
+        own["normalize_activations"] = "center"
     config = {
-        "architecture": sae.architecture,
+        "architecture": architecture,
         "d_in": sae.d_in,
         "d_sae": sae.d_sae,
         "dtype": dtype,
         "device": "cpu",
         "apply_b_dec_to_input": sae.apply_b_dec_to_input,
-        "normalize_activations": "none",
+        "normalize_activations": "none" if centred else sae.normalize_activations,
         "reshape_activations": "none",
-        **sae.config_fields(),
-        "metadata": {"sae_lens_version": LAYOUT_VERSION, **_shared_names(sae.metadata), "sae_widget": own},
+        **fields,
+        "metadata": {
+            "sae_lens_version": LAYOUT_VERSION,
+            "training_architecture": sae.architecture,
+            **shared_names(sae.metadata),
+            "sae_widget": own | {"metadata": _finite(sae.metadata)},
+        },
     }
     try:
         return json.dumps(config, allow_nan=False).encode()
@@ -151,17 +219,6 @@ def write_config(sae: SAE, dtype: str) -> bytes:
         raise SaeFileError(
             f"The SAE's metadata cannot be saved ({error}). Nothing was written; keep to text, numbers and lists."
         ) from error
-
-
-def _shared_names(metadata: dict[str, Any]) -> dict[str, Any]:
-    """Model and hook by the names that other readers know."""
-    names: dict[str, Any] = {}
-    if isinstance(metadata.get("model_name"), str):
-        names["model_name"] = metadata["model_name"]
-    layer, hook = metadata.get("layer"), metadata.get("hook_name")
-    if isinstance(layer, int) and isinstance(hook, str):
-        names["hook_name"] = "ln_final.hook_normalized" if hook == "final_norm" else f"blocks.{layer}.hook_{hook}"
-    return names
 
 
 def _finite(value: Any) -> Any:

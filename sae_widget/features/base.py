@@ -158,7 +158,7 @@ def feature_stats(sae: SAE, values: torch.Tensor, position: torch.Tensor, *, ski
     with torch.no_grad():
         for rows in chunks(len(values), sae.d_sae):
             acts = sae.encode(values[rows])  # [chunk, d_sae]
-            errors[rows] = (values[rows] - sae.decode(acts)).square().sum(1)
+            errors[rows] = (values[rows] - sae.decode(acts, values[rows])).square().sum(1)
             acts = acts[kept[rows]]
             if len(acts):
                 fired += (acts > 0).sum(0)

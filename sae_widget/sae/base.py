@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+
+from sae_widget.sae.normalization import NORMALIZATIONS, normalized
 
 if TYPE_CHECKING:
     from sae_widget.config import TrainConfig
@@ -30,6 +32,8 @@ class SAE:
         scale: the fixed scalar that brings the mean norm of the activations to sqrt(d_in); ``feature_acts`` are
             in these units, ``x`` and ``sae_out`` in the model's own.
         apply_b_dec_to_input: encode ``x - b_dec`` instead of ``x``.
+        normalize_activations: what is done to each token before anything else, and undone at the end: ``none``,
+            ``layer_norm``, ``constant_norm_rescale`` (SAELens') or ``center`` (``sae.normalization``).
         metadata: model, layer, hook_name, recipe and metrics, for the file.
 
     Raises:
@@ -42,13 +46,16 @@ class SAE:
     b_dec: torch.Tensor  # [d_in]
     scale: float = 1.0
     apply_b_dec_to_input: bool = True
+    normalize_activations: str = "none"
     metadata: dict[str, Any] = field(default_factory=dict)  # model, layer, hook_name, recipe, metrics
 
     architecture = ""  # the name in the registry
     words = ""  # what a person sees in the form
+    about = ""  # a sentence under it: what this kind does, and when to choose it
     elementwise = False  # ``activate`` is one function of each number alone
+    trains_apart = False  # training has a rule of its own for it (``training.workspaces``), not ``fire``
     revives_dead = False  # in training, dead features learn what the live ones miss
-    vectors: tuple[str, ...] = ()  # names of its further parameters, each [d_sae]
+    vectors: ClassVar[tuple[str, ...]] = ()  # names of its further parameters, each [d_sae]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -62,6 +69,9 @@ class SAE:
         for name, shape in (shapes | dict.fromkeys(self.vectors, (d_sae,))).items():
             if tuple(getattr(self, name).shape) != shape:
                 raise ValueError(f"{name} must be {list(shape)}, got {list(getattr(self, name).shape)}")
+        if self.normalize_activations not in NORMALIZATIONS:
+            known = ", ".join(NORMALIZATIONS)
+            raise ValueError(f"normalize_activations must be one of {known}, got {self.normalize_activations!r}")
 
     @property
     def d_in(self) -> int:
@@ -104,10 +114,12 @@ class SAE:
 
     def hidden_pre(self, x: torch.Tensor) -> torch.Tensor:
         """Before the activation function. ``[pos, d_in] -> [pos, d_sae]``."""
-        x = x * self.scale
-        if self.apply_b_dec_to_input:
-            x = x - self.b_dec
-        return x @ self.W_enc + self.b_enc
+        return self._read(x) @ self.W_enc + self.b_enc
+
+    def _read(self, x: torch.Tensor) -> torch.Tensor:
+        """What the encoder is multiplied with. ``[pos, d_in] -> [pos, d_in]``."""
+        x = normalized(x, self.normalize_activations)[0] * self.scale
+        return x - self.b_dec if self.apply_b_dec_to_input else x
 
     def activate(self, hidden_pre: torch.Tensor) -> torch.Tensor:
         """The activation function. ``[pos, d_sae] -> [pos, d_sae]``."""
@@ -139,14 +151,29 @@ class SAE:
         """Activation of one feature, ``[pos, d_in] -> [pos]``; where it is ``elementwise``, no other is computed."""
         if not self.elementwise:
             return self.encode(x)[:, feature]
-        x = x * self.scale
-        if self.apply_b_dec_to_input:
-            x = x - self.b_dec
-        return self.activate(x @ self.W_enc[:, feature] + self.b_enc[feature])
+        return self.activate(self._read(x) @ self.W_enc[:, feature] + self.b_enc[feature])
 
-    def decode(self, feature_acts: torch.Tensor) -> torch.Tensor:
-        """Reconstruction. ``[pos, d_sae] -> [pos, d_in]``."""
-        return (feature_acts @ self.W_dec + self.b_dec) / self.scale
+    def decode(self, feature_acts: torch.Tensor, like: torch.Tensor | None = None) -> torch.Tensor:
+        """Reconstruction. ``[pos, d_sae] -> [pos, d_in]``.
+
+        Args:
+            feature_acts: ``[pos, d_sae]``.
+            like: the activations ``[pos, d_in]`` that they are of; needed where ``normalize_activations`` is not
+                ``none``, because each token is brought back to its own size and place.
+
+        Raises:
+            ValueError: they are needed and missing.
+        """
+        sae_out = (feature_acts @ self.W_dec + self.b_dec) / self.scale  # [pos, d_in]
+        if self.normalize_activations == "none":
+            return sae_out
+        if like is None:
+            raise ValueError(
+                f"this SAE normalises each token ({self.normalize_activations}): give decode the activations "
+                "that the features are of, as `like`"
+            )
+        undo = normalized(like, self.normalize_activations)[1]
+        return sae_out * undo.gain + undo.shift
 
     def __repr__(self) -> str:
         """Sizes and what else is a plain value of an architecture: ``TopKSAE(d_in=192, d_sae=1024, k=16)``."""
@@ -157,8 +184,8 @@ class SAE:
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in sizes.items())})"
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """``decode(encode(x))``, ``[pos, d_in]``."""
-        return self.decode(self.encode(x))
+        """``decode(encode(x), like=x)``, ``[pos, d_in]``."""
+        return self.decode(self.encode(x), x)
 
 
 def trainable(architecture: str) -> type[SAE]:
@@ -168,8 +195,12 @@ def trainable(architecture: str) -> type[SAE]:
         ValueError: it has no class, or its class has no training rule.
     """
     kind = REGISTRY.get(architecture)
-    if kind is None or kind.fire is SAE.fire:
+    if kind is None or not _can_train(kind):
         why = "is not in the registry" if kind is None else f"has no training rule: {kind.__name__} lacks `fire`"
-        able = ", ".join(name for name, other in REGISTRY.items() if other.fire is not SAE.fire)
+        able = ", ".join(name for name, other in REGISTRY.items() if _can_train(other))
         raise ValueError(f"architecture {architecture!r} {why}. Nothing was trained; choose one of {able}.")
     return kind
+
+
+def _can_train(kind: type[SAE]) -> bool:
+    return kind.trains_apart or kind.fire is not SAE.fire

@@ -16,22 +16,24 @@ class BatchTopKSAE(SAE):
     """In training the ``k`` times batch size largest ``hidden_pre`` of a batch; afterwards those above a threshold.
 
     So easy tokens take fewer features and hard ones more, ``k`` on average (Bussmann et al. 2024,
-    https://arxiv.org/abs/2412.06410). ``feature_acts = hidden_pre * (hidden_pre > threshold)``, with the running mean of
-    the smallest activation that training kept as the threshold.
+    https://arxiv.org/abs/2412.06410). ``feature_acts = hidden_pre * (hidden_pre > threshold)``, with the running mean
+    of the smallest activation that training kept as the threshold.
 
     Args:
         k: features that fire on a token, on average over the training; the others are those of ``SAE``.
         threshold: what ``hidden_pre`` must exceed, at least 0.
 
     Raises:
-        ValueError: a ``k`` that is not between 1 and ``d_sae``, a negative threshold, or shapes that do not fit together.
+        ValueError: a ``k`` that is not between 1 and ``d_sae``, a negative threshold, or shapes that do not fit.
     """
 
     k: int = 16
     threshold: float = 0.0
 
+    trains_apart = True
     architecture = "batchtopk"
-    words = "BatchTopK: k features per token on average"
+    words = "BatchTopK: k on average"
+    about = "Like TopK, but hard tokens may use more features than easy ones: often better at equal k."
     elementwise = True
     revives_dead = True
 

@@ -13,9 +13,9 @@ from sae_widget.sae.base import SAE
 class GatedSAE(SAE):
     """A gate says which features fire, a magnitude how strongly (Rajamanoharan et al. 2024).
 
-    With ``z = u @ W_enc`` (``hidden_pre`` less ``b_enc``): ``gate = z + b_enc``, ``magnitude = z * exp(r_mag) + b_mag``,
-    ``feature_acts = (gate > 0) * relu(magnitude)``. The penalty acts on the gate alone, so that what fires does not
-    shrink (https://arxiv.org/abs/2404.16014). ``b_enc`` is the paper's ``b_gate``.
+    With ``z = u @ W_enc`` (``hidden_pre`` less ``b_enc``): ``gate = z + b_enc``,
+    ``magnitude = z * exp(r_mag) + b_mag``, ``feature_acts = (gate > 0) * relu(magnitude)``. The penalty acts on the
+    gate alone, so that what fires does not shrink (https://arxiv.org/abs/2404.16014). ``b_enc`` is their ``b_gate``.
 
     Args:
         b_mag: ``[d_sae]``, bias of the magnitudes.
@@ -28,8 +28,10 @@ class GatedSAE(SAE):
     b_mag: torch.Tensor = field(default_factory=lambda: torch.zeros(0))  # [d_sae]
     r_mag: torch.Tensor = field(default_factory=lambda: torch.zeros(0))  # [d_sae]
 
+    trains_apart = True
     architecture = "gated"
-    words = "Gated: whether and how much apart"
+    words = "Gated: if, then how much"
+    about = "Like ReLU + L1, but the penalty decides only what fires and shrinks nothing."
     vectors = ("b_mag", "r_mag")
 
     def activate(self, hidden_pre: torch.Tensor) -> torch.Tensor:

@@ -25,8 +25,10 @@ class JumpReLUSAE(SAE):
 
     threshold: torch.Tensor = field(default_factory=lambda: torch.zeros(0))  # [d_sae]
 
+    trains_apart = True
     architecture = "jumprelu"
-    words = "JumpReLU: a threshold for each feature"
+    words = "JumpReLU: own thresholds"
+    about = "Each feature learns its own threshold to fire and keeps its full size; strong in long runs."
     vectors = ("threshold",)
 
     def activate(self, hidden_pre: torch.Tensor) -> torch.Tensor:

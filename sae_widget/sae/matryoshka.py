@@ -17,4 +17,5 @@ class MatryoshkaBatchTopKSAE(BatchTopKSAE):
     """
 
     architecture = "matryoshka_batchtopk"
-    words = "Matryoshka: general features first"
+    words = "Matryoshka: general first"
+    about = "Like BatchTopK, but the first features must do alone: it keeps general ideas whole."

@@ -23,6 +23,7 @@ class StandardSAE(SAE):
 
     architecture = "standard"
     words = "ReLU + L1 penalty"
+    about = "The classic: every activation costs a penalty, which also shrinks what fires."
     elementwise = True
 
     def activate(self, hidden_pre: torch.Tensor) -> torch.Tensor:

@@ -29,7 +29,8 @@ class TopKSAE(SAE):
     k: int = 16
 
     architecture = "topk"
-    words = "TopK: k features per token"
+    words = "TopK: k per token"
+    about = "The k strongest features of each token fire; the best kind to start with."
     revives_dead = True
 
     def __post_init__(self) -> None:

@@ -35,7 +35,7 @@ class Ahead:
         count = min(fast.most, engine.config.steps - engine.step)
         steps = range(engine.step + 1, engine.step + 1 + count)
         self.rates = [schedule.learning_rate(engine.config, step) for step in steps]
-        self.l1 = [schedule.l1_weight(engine.config, step) for step in steps]
+        self.l1 = [schedule.penalty(engine.config, step) for step in steps]
         self.fault: TrainingFault | None = None
         self.epochs = fast.run(engine.step + 1, self.rates, self.l1)
         if not all(map(math.isfinite, self.epochs.reconstruction)) or not fast.finite():
@@ -49,7 +49,7 @@ class Ahead:
     def fits(engine: Engine) -> bool:
         """Whether this engine's next epochs can be done in this way."""
         feed = engine.feed
-        whole = feed.full and feed.n_kept == feed.n_tokens
+        whole = feed.full and feed.n_kept == feed.n_tokens and engine.mesh.size == 1
         return whole and original.fits(engine.config, feed.n_kept, feed.d_in)
 
     def settle(self) -> None:

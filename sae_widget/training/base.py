@@ -55,13 +55,22 @@ class Flat:
     """The parameters (or gradients, or Adam moments) of an SAE in one vector, and views into it.
 
     ``W_dec`` and ``b_dec`` lie next to each other, so that ``decoder`` is both as one matrix.
+
+    Args:
+        d_in: width of the activations.
+        d_sae: number of features.
+        vectors: names of further parameters, each ``[d_sae]``, in ``extra``.
+        device: where they are.
     """
 
-    def __init__(self, d_in: int, d_sae: int) -> None:
-        start = -(-d_sae // 16) * 16  # the matrices begin on a cache line
-        size = d_in * d_sae
-        self.vector = torch.zeros(start + 2 * size + d_in, dtype=torch.float32)
+    def __init__(
+        self, d_in: int, d_sae: int, vectors: tuple[str, ...] = (), device: torch.device | str = "cpu"
+    ) -> None:
+        room = -(-d_sae // 16) * 16  # the matrices begin on a cache line
+        size, start = d_in * d_sae, room * (1 + len(vectors))
+        self.vector = torch.zeros(start + 2 * size + d_in, dtype=torch.float32, device=device)
         self.b_enc = self.vector[:d_sae]  # [d_sae]
+        self.extra = {name: self.vector[at * room :][:d_sae] for at, name in enumerate(vectors, 1)}
         self.W_enc = self.vector[start : start + size].view(d_sae, d_in)  # transposed: one row a feature
         self.decoder = self.vector[start + size :].view(d_sae + 1, d_in)
         self.W_dec = self.decoder[:d_sae]  # [d_sae, d_in]
@@ -71,7 +80,9 @@ class Flat:
 Moments = tuple[Flat, Flat]
 
 
-def adam_step(params: Flat, grads: Flat, moments: Moments, count: torch.Tensor, rate: float) -> None:
+def adam_step(
+    params: Flat, grads: Flat, moments: Moments, count: torch.Tensor, rate: float, beta1: float = BETA1
+) -> None:
     """One step of Adam (Kingma & Ba 2015) over the flat vectors, in torch's fused kernel.
 
     Args:
@@ -80,6 +91,7 @@ def adam_step(params: Flat, grads: Flat, moments: Moments, count: torch.Tensor, 
         moments: the running means of gradient and squared gradient, changed in place.
         count: scalar float32 tensor, the number of this step counted from 1.
         rate: the step size.
+        beta1: how much of the running mean of the gradient is kept.
     """
     torch._fused_adam_(
         [params.vector],
@@ -89,7 +101,7 @@ def adam_step(params: Flat, grads: Flat, moments: Moments, count: torch.Tensor, 
         [],
         [count],
         lr=rate,
-        beta1=BETA1,
+        beta1=beta1,
         beta2=BETA2,
         weight_decay=0.0,
         eps=EPS,

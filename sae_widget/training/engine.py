@@ -11,14 +11,19 @@ import torch
 from sae_widget.metrics import share_of_error
 from sae_widget.training import data, quality, schedule
 from sae_widget.training.base import Flat, TrainingFault, TrainStep, adam_step
-from sae_widget.training.gradients import Losses, Workspace
+from sae_widget.training.gradients import Losses
+from sae_widget.training.mesh import ALONE, MeshFault, joint_share
+from sae_widget.training.pressure import Pressure
 from sae_widget.training.quality import FixedSet
+from sae_widget.training.resample import resample
 from sae_widget.training.start import copy_start, random_start
+from sae_widget.training.workspaces import workspace
 
 if TYPE_CHECKING:
     from sae_widget.config import TrainConfig
     from sae_widget.sae import SAE
     from sae_widget.training.feed import Feed
+    from sae_widget.training.mesh import Alone
     from sae_widget.training.original import FastEpochs
 
 DEAD_SHARE = 0.1  # of the planned tokens without firing make a feature dead
@@ -33,10 +38,14 @@ class Engine:
         feed: where its batches come from.
         config: the settings.
         start: whose weights and scale to take instead of random ones.
+        mesh: the processes that train this SAE together, each with its share of every batch.
+        device: where the step is computed; the feed stays where it is.
     """
 
-    def __init__(self, feed: Feed, config: TrainConfig, start: SAE | None) -> None:
-        self.feed, self.config = feed, config
+    def __init__(
+        self, feed: Feed, config: TrainConfig, start: SAE | None, mesh: Alone = ALONE, device: str = "cpu"
+    ) -> None:
+        self.feed, self.config, self.mesh, self.device = feed, config, mesh, torch.device(device)
         d_in, d_sae = feed.d_in, config.d_sae
         self.step, self.tokens, self.tokens_per_second = 0, 0, 0.0
         self.with_first, self.validation = math.nan, math.nan  # as they were last measured
@@ -45,10 +54,14 @@ class Engine:
         else:
             self.scale = feed.scale() if config.normalize else 1.0
         center_input = config.center if start is None else start.apply_b_dec_to_input
-        self.work = Workspace(d_in, d_sae, feed.batch_size, config, center_input)
-        self.moments = Flat(d_in, d_sae), Flat(d_in, d_sae)
-        self.since = torch.zeros(d_sae, dtype=torch.int64)  # tokens since each feature fired
-        self._count = torch.zeros((), dtype=torch.float32)  # Adam's
+        self.work = workspace(d_in, mesh.count(feed.batch_size), config, center_input, device)
+        self.work.mesh = mesh
+        self.work.fresh()
+        self.pressure = Pressure(self.work)
+        vectors = self.work.kind.vectors
+        self.moments = Flat(d_in, d_sae, vectors, device), Flat(d_in, d_sae, vectors, device)
+        self.since = torch.zeros(d_sae, dtype=torch.int64, device=device)  # tokens since each feature fired
+        self._count = torch.zeros((), dtype=torch.float32, device=device)  # Adam's
         self._everything: tuple[torch.Tensor, torch.Tensor] | None = None  # scaled, and places: full batches
         self.fast: FastEpochs | None = None
         self._make_fixed_sets()
@@ -71,7 +84,7 @@ class Engine:
         """Use other settings from the next step on."""
         if config.batch_size != self.config.batch_size:
             self.feed.resize(config.batch_size)
-            self.work.resize(self.feed.batch_size)
+            self.work.resize(self.mesh.count(self.feed.batch_size))
         self.config = self.work.config = config
 
     def next_batch(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -79,47 +92,61 @@ class Engine:
         if self.feed.full:
             return self.everything()
         x, position = self.feed.next()
-        return x.mul_(self.scale), position
+        return x.to(self.device).mul_(self.scale), position.to(self.device)
 
     def everything(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Scaled activations of all kept rows, and their places. ``[n_kept, d_in]``, ``[n_kept]``."""
         if self._everything is None:
             x, position = self.feed.everything()
-            self._everything = x.mul_(self.scale), position
+            self._everything = x.to(self.device).mul_(self.scale), position.to(self.device)
         return self._everything
 
     def _make_fixed_sets(self) -> None:
-        self._fixed_set = FixedSet(self.feed.evaluation(self.config.seed), self.scale)
-        self._held_out = FixedSet(self.feed.validation(quality.ROWS), self.scale)
+        self._fixed_set = FixedSet(self.feed.evaluation(self.config.seed).to(self.device), self.scale)
+        self._held_out = FixedSet(self.feed.validation(quality.ROWS).to(self.device), self.scale)
 
     def one_step(self) -> TrainStep:
         """Advance by one step.
 
         Raises:
             TrainingFault: its loss or gradient is not finite; nothing of it was applied.
+            MeshFault: another process is gone; nothing of it was applied.
         """
+        try:
+            return self._one_step()
+        except MeshFault:
+            self.feed.undo()
+            raise
+
+    def _one_step(self) -> TrainStep:
         began, work, config, step = time.perf_counter(), self.work, self.config, self.step + 1
         rate = schedule.learning_rate(config, step)
         x, position = self.next_batch()
+        n, x, position = len(x), self.mesh.part(x), self.mesh.part(position)  # the batch; this process's rows
         work.forward(x)
-        share, with_first = self._shares(x, position)
-        losses = work.backward(x, schedule.l1_weight(config, step), self._dead_features())
+        share, with_first = self._shares(x, position, n)
+        losses = work.backward(x, self.pressure.on(schedule.penalty(config, step)), self._dead_features())
+        losses = self._joint(losses, len(x), n)
         if config.unit_norm_decoder:
             work.keep_norms()
         self._check_and_clip(step, rate, losses)
-        adam_step(work.params, work.grads, self.moments, self._count.fill_(step), rate)
+        adam_step(work.params, work.grads, self.moments, self._count.fill_(step), rate, work.beta1)
         if config.unit_norm_decoder:
             work.unit_norm()
-        self.since.add_(len(x)).mul_(losses.fired == 0)
-        self.step, self.tokens = step, self.tokens + len(x)
-        self._measure_now_and_then(len(x), with_first)
-        self.clock(len(x), time.perf_counter() - began)
+        work.applied()
+        l0 = float(losses.fired.sum()) / n
+        self.pressure.after(step, l0)
+        self.since.add_(n).mul_(losses.fired == 0)
+        self.step, self.tokens = step, self.tokens + n
+        self._resample()
+        self._measure_now_and_then(n, with_first)
+        self.clock(n, time.perf_counter() - began)
         return TrainStep(
             step=step,
             loss=losses.total,
             reconstruction=losses.reconstruction,
             sparsity=losses.sparsity,
-            l0=float(losses.fired.sum()) / len(x),
+            l0=l0,
             explained_variance=share,
             explained_variance_with_first=self.with_first,
             dead=int((self.since >= self.dead_after).sum()),
@@ -154,10 +181,12 @@ class Engine:
             "scale": torch.tensor(self.scale, dtype=torch.float32),
             "with_first": torch.tensor(self.with_first, dtype=torch.float32),
             "counters": torch.tensor([self.step, self.tokens]),
+            "bfloat16": torch.tensor(self.work.bfloat16),
         }
+        tensors |= {f"memory.{name}": tensor for name, tensor in self.work.memory.items()}
         if len(self._held_out.x):
             tensors["validation"] = torch.tensor(self.validation, dtype=torch.float32)
-        return {name: tensor.clone() for name, tensor in tensors.items()} | self.feed.state()
+        return {name: tensor.to("cpu", copy=True) for name, tensor in tensors.items()} | self.feed.state()
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
         """Take over a ``state_dict`` whose shapes have been checked."""
@@ -170,16 +199,48 @@ class Engine:
         self.validation = float(state.get("validation", math.nan))
         self.step, self.tokens = (int(n) for n in state["counters"])
         self._everything = None
+        for name, tensor in self.work.memory.items():
+            tensor.copy_(state[f"memory.{name}"])
+        if bool(state["bfloat16"]) != self.work.bfloat16:
+            self.work.bfloat16 = not self.work.bfloat16
+            self.work.resize(self.mesh.count(self.feed.batch_size))
         self._make_fixed_sets()
 
-    def _shares(self, x: torch.Tensor, position: torch.Tensor) -> tuple[float, float | None]:
+    def _resample(self) -> None:
+        """Now and then, and not while the learning rate falls, give dead features a new start."""
+        config, every = self.config, self.config.resample_every
+        if not every or self.step % every or self.step > (1 - schedule.DECAY_SHARE) * config.steps:
+            return
+        dead = (self.since >= self.dead_after).nonzero()[:, 0]
+        resample(self.work, self.moments, dead, config.seed + self.step)
+        self.mesh.same_(self.work.params.vector)  # each process drew from its own rows
+        self.since[dead] = 0
+
+    def _shares(self, x: torch.Tensor, position: torch.Tensor, n: int) -> tuple[float, float | None]:
         """Explained variance of the batch without position 0; and with it, when the batch is all there is."""
-        error, everything = self.work.error, len(x) == self.feed.n_tokens
+        error, everything = self.work.error[: len(x)], n == self.feed.n_tokens
         if self.config.skip_first:
-            share = share_of_error(x, error)
+            share = self._share(x, error)
             return share, share if everything else None
         rest = position != 0
-        return share_of_error(x[rest], error[rest]), share_of_error(x, error) if everything else None
+        return self._share(x[rest], error[rest]), self._share(x, error) if everything else None
+
+    def _share(self, x: torch.Tensor, error: torch.Tensor) -> float:
+        return share_of_error(x, error) if self.mesh.size == 1 else joint_share(self.mesh, x, error)
+
+    def _joint(self, losses: Losses, n_mine: int, n: int) -> Losses:
+        """The losses of the whole batch from those of this process's rows; the gradients become the joint ones too.
+
+        Every part is a mean over its own rows, of which there may be one more or less than in another.
+        """
+        mesh = self.mesh
+        if mesh.size == 1:
+            return losses
+        weight = mesh.size * n_mine / n
+        mesh.mean_(self.work.grads.vector.mul_(weight))
+        parts = torch.tensor([losses.reconstruction, losses.sparsity], dtype=torch.float64)
+        reconstruction, sparsity = mesh.mean_(parts.mul_(weight)).tolist()
+        return Losses(reconstruction, sparsity, mesh.sum_(losses.fired))
 
     def _dead_features(self) -> torch.Tensor | None:
         if not self.work.kind.revives_dead:

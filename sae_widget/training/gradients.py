@@ -1,17 +1,20 @@
-"""The loss of one batch and its gradients, by hand, in buffers that are made once."""
+"""The loss of one batch and its gradients, by hand, in buffers that are made once: what every kind shares."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 from sae_widget.sae.base import trainable
-from sae_widget.training.base import Flat
+from sae_widget.training.base import BETA1, Flat
+from sae_widget.training.mesh import ALONE
+from sae_widget.training.products import BFloat16, Float32
 
 if TYPE_CHECKING:
     from sae_widget.config import TrainConfig
+    from sae_widget.training.mesh import Alone
 
 AUX_COEFFICIENT = 1 / 32  # of the dead features' loss (Gao et al. 2024, appendix A.2)
 DOT_ROWS = 1024  # decoder rows at a time, where a temporary of the size of the rows is needed
@@ -31,91 +34,128 @@ class Losses:
         return self.reconstruction + self.sparsity
 
 
+class Weights(NamedTuple):
+    """What the parts of a batch's loss are multiplied by."""
+
+    error: float  # of the summed squared errors
+    act: float  # of the summed activations, or of the summed number of features that fire
+
+
 class Workspace:
-    """Parameters, gradients and scratch buffers of one SAE in training.
+    """Parameters, gradients and scratch buffers of one SAE in training; a kind is a subclass.
 
     The forward pass is the one of ``SAE``: with ``x`` already scaled, ``u = x - b_dec`` (or ``x``),
     ``hidden_pre = u @ W_enc + b_enc``, ``sae_out - x = feature_acts @ W_dec - (x - b_dec)``.
+
+    Args:
+        d_in: width of the activations.
+        d_sae: number of features.
+        batch_size: most rows at once.
+        config: the settings; their owner sets ``config`` when they change.
+        center_input: encode ``x - b_dec``.
+        bfloat16: take the products in bfloat16.
+        device: where everything is.
     """
 
-    def __init__(self, d_in: int, d_sae: int, batch_size: int, config: TrainConfig, center_input: bool) -> None:
+    beta1 = BETA1  # Adam's
+
+    def __init__(
+        self,
+        d_in: int,
+        d_sae: int,
+        batch_size: int,
+        config: TrainConfig,
+        center_input: bool,
+        *,
+        bfloat16: bool = False,
+        device: torch.device | str = "cpu",
+    ) -> None:
         self.config, self.center_input, self.kind = config, center_input, trainable(config.architecture)
-        self.params, self.grads = Flat(d_in, d_sae), Flat(d_in, d_sae)
-        self.d_in, self.d_sae = d_in, d_sae
+        self.device = torch.device(device)
+        self.params, self.grads = (Flat(d_in, d_sae, self.kind.vectors, self.device) for _ in range(2))
+        self.mesh: Alone = ALONE
+        self.memory: dict[str, torch.Tensor] = {}  # what else goes on from step to step: scalars by name
+        self.d_in, self.d_sae, self.bfloat16 = d_in, d_sae, bfloat16
         self.resize(batch_size)
 
     def resize(self, batch_size: int) -> None:
         """Make the buffers for another batch size."""
-        self.target = torch.empty(batch_size, self.d_in, dtype=torch.float32)  # x - b_dec
-        self.error = torch.empty(batch_size, self.d_in, dtype=torch.float32)  # sae_out - x
-        self.pre = torch.empty(batch_size, self.d_sae, dtype=torch.float32)  # hidden_pre
-        self.acts = torch.empty(batch_size, self.d_sae, dtype=torch.float32)  # feature_acts
-        self.scratch = torch.empty(batch_size, self.d_sae, dtype=torch.float32)
-        self.ones = torch.ones(batch_size, dtype=torch.float32)
+        self.products = (BFloat16 if self.bfloat16 else Float32)(self.params, batch_size)
+        rows = torch.empty(2, batch_size, self.d_in, dtype=torch.float32, device=self.device)
+        self.target, self.error = rows  # x - b_dec, sae_out - x
+        self.pre = torch.empty(batch_size, self.d_sae, dtype=self.products.dtype, device=self.device)  # hidden_pre
+
+    def fresh(self) -> None:
+        """Set what a new SAE starts with besides its matrices."""
+
+    def applied(self) -> None:
+        """Take note that the step of the last ``forward`` was applied."""
 
     def forward(self, x: torch.Tensor) -> None:
-        """Fill ``target``, ``pre``, ``acts`` and ``error`` (their first rows, for a short ``x``).
+        """Fill ``target``, ``pre`` and ``error`` (their first rows, for a short ``x``), and what ``backward`` needs.
 
         Args:
             x: ``[batch, d_in]`` scaled activations.
         """
-        n, p = len(x), self.params
-        target, pre, acts = self.target[:n], self.pre[:n], self.acts[:n]
-        torch.sub(x, p.b_dec, out=target)
-        torch.addmm(p.b_enc, target if self.center_input else x, p.W_enc.t(), out=pre)  # [batch, d_sae]
-        self.kind.fire(pre, acts, self.config)
-        torch.addmm(target, acts, p.W_dec, beta=-1, out=self.error[:n])  # [batch, d_in]
+        raise NotImplementedError
 
-    def backward(self, x: torch.Tensor, l1: float, dead: torch.Tensor | None) -> Losses:
+    def measure(self, x: torch.Tensor) -> None:
+        """``forward`` as the trained SAE does it, where that is not the rule of training."""
+        self.forward(x)
+
+    def backward(self, x: torch.Tensor, penalty: float, dead: torch.Tensor | None) -> Losses:
         """Fill ``grads`` from what ``forward`` left, using up ``error``.
 
         Args:
             x: the same ``[batch, d_in]``.
-            l1: weight of the summed feature activations, before the division of ``loss_reduction``.
+            penalty: weight of the sparsity penalty, before the division of ``loss_reduction``.
             dead: numbers of the features to revive (``SAE.revives_dead``), or None.
         """
-        p, g, acts, n = self.params, self.grads, self.acts, len(x)
-        mean = self.config.loss_reduction == "mean"
-        per_error = 1.0 / (n * self.d_in) if mean else 1.0 / n
-        per_act = l1 / (n * self.d_sae) if mean else l1 / n
-        fired = self.ones @ torch.sign(acts, out=self.scratch)  # exact in float32
-        reconstruction = per_error * float(torch.dot(self.error.view(-1), self.error.view(-1)))
-        sparsity = per_act * float(acts.sum()) if l1 else 0.0
-        revive = self._revive(dead, per_error) if dead is not None and len(dead) else None
-        grad_out = self.error.mul_(2.0 * per_error)  # [batch, d_in]
-        torch.mm(acts.t(), grad_out, out=g.W_dec)
-        torch.sum(grad_out, 0, out=g.b_dec)
-        grad_pre = torch.mm(grad_out, p.W_dec.t(), out=self.scratch)  # [batch, d_sae]
-        if per_act:
-            grad_pre.add_(per_act)
-        torch.ops.aten.threshold_backward.grad_input(grad_pre, acts, 0.0, grad_input=grad_pre)
-        if revive is not None:
-            sparsity += revive.add_to(g, grad_pre)
-        self._encoder_gradients(x, grad_pre)
-        return Losses(reconstruction, sparsity, fired)
+        raise NotImplementedError
 
-    def _encoder_gradients(self, x: torch.Tensor, grad_pre: torch.Tensor) -> None:
-        p, g = self.params, self.grads
-        torch.mm(grad_pre.t(), self.target if self.center_input else x, out=g.W_enc)
-        torch.sum(grad_pre, 0, out=g.b_enc)
-        if self.center_input:  # hidden_pre holds -b_dec @ W_enc
-            g.b_dec.sub_(g.b_enc @ p.W_enc)
+    def _encode(self, x: torch.Tensor) -> None:
+        n = len(x)
+        torch.sub(x, self.params.b_dec, out=self.target[:n])
+        self.u = self.products.rounded(self.target[:n] if self.center_input else x)  # [batch, d_in]
+        self.products.encode(self.u, self.pre[:n])
 
-    def _revive(self, dead: torch.Tensor, per_error: float) -> _Revival:
+    def _weights(self, n: int, penalty: float) -> Weights:
+        if self.config.loss_reduction == "mean":
+            return Weights(1.0 / (n * self.d_in), penalty / (n * self.d_sae))
+        return Weights(1.0 / n, penalty / n)
+
+    def _squared_error(self, n: int) -> float:
+        error = self.error[:n].view(-1)
+        return float(torch.dot(error, error))
+
+    def _bias_gradients(self) -> None:
+        """The part of ``b_dec`` that goes through the encoder: ``hidden_pre`` holds ``-b_dec @ W_enc``."""
+        if self.center_input:
+            self.grads.b_dec.sub_(self._through() @ self.params.W_enc)
+
+    def _through(self) -> torch.Tensor:
+        """The gradient of ``u @ W_enc`` summed over the batch, ``[d_sae]``."""
+        return self.grads.b_enc
+
+    def _revive(self, dead: torch.Tensor | None, x: torch.Tensor, per_error: float) -> Revival | None:
         """The loss by which dead features learn what the live ones miss (Gao et al. 2024, appendix A.2).
 
         ``AUX_COEFFICIENT * ||e - e_hat||^2`` in the units of the reconstruction loss: ``e`` is the error of
         the batch, and ``e_hat`` what the d_in / 2 strongest dead features of each token make of it.
         """
-        rows, pre = self.params.W_dec[dead], self.pre[:, dead]  # [n_dead, d_in], [batch, n_dead]
+        if dead is None or not len(dead):
+            return None
+        n = len(x)
+        rows, pre = self.params.W_dec[dead], self.pre[:n, dead].float()  # [n_dead, d_in], [batch, n_dead]
         values, indices = pre.topk(min(len(dead), max(1, self.d_in // 2)), dim=-1, sorted=False)
         acts = torch.zeros_like(pre).scatter_(-1, indices, values.clamp_min_(0.0))
-        missing = torch.addmm(self.error, acts, rows)  # e_hat - e, with e = -error; [batch, d_in]
+        missing = torch.addmm(self.error[:n], acts, rows)  # e_hat - e, with e = -error; [batch, d_in]
         weight = AUX_COEFFICIENT * per_error
         loss = weight * float(torch.dot(missing.view(-1), missing.view(-1)))
         grad_out = missing.mul_(2.0 * weight)
         grad_pre = (grad_out @ rows.t()).mul_(acts > 0)
-        return _Revival(dead, loss, acts.t() @ grad_out, grad_pre)
+        u = self.target[:n] if self.center_input else x
+        return Revival(dead, loss, acts.t() @ grad_out, grad_pre.t() @ u, grad_pre.sum(0))
 
     def keep_norms(self) -> None:
         """Take out of the decoder's gradient what would only change its rows' norms."""
@@ -131,14 +171,17 @@ class Workspace:
 
 
 @dataclass(frozen=True, eq=False)
-class _Revival:
+class Revival:
+    """The loss of the dead features and its gradients."""
+
     dead: torch.Tensor  # [n_dead]
     loss: float
-    grad_W_dec: torch.Tensor  # [n_dead, d_in]
-    grad_pre: torch.Tensor  # [batch, n_dead]
+    W_dec: torch.Tensor  # [n_dead, d_in]
+    W_enc: torch.Tensor  # [n_dead, d_in]
+    b_enc: torch.Tensor  # [n_dead]
 
-    def add_to(self, grads: Flat, grad_pre: torch.Tensor) -> float:
+    def add_to(self, grads: Flat) -> float:
         """Add these gradients to the others; the loss is returned."""
-        grads.W_dec.index_add_(0, self.dead, self.grad_W_dec)
-        grad_pre.index_add_(1, self.dead, self.grad_pre)
+        for name in ("W_dec", "W_enc", "b_enc"):
+            getattr(grads, name).index_add_(0, self.dead, getattr(self, name))
         return self.loss

@@ -33,8 +33,9 @@ SMALL_PRODUCT = 250_000  # multiplications; numpy's product is then quicker than
 
 def fits(config: TrainConfig, n_rows: int, d_in: int) -> bool:
     """Whether a full-batch run of this size and recipe takes the fast path."""
-    plain = not (config.unit_norm_decoder or config.center or config.max_grad_norm)
+    plain = not (config.unit_norm_decoder or config.center or config.max_grad_norm or config.target_l0)
     small = 4 * n_rows * d_in <= BUFFER_FLOATS and config.d_sae <= MOST_FEATURES
+    plain = plain and not config.resample_every and config.precision != "bfloat16"
     return config.architecture == "standard" and plain and small
 
 

@@ -40,7 +40,7 @@ class FixedSet:
         """Explained variance over these tokens with the weights as they are, exactly a float32; nan for none."""
         error = 0.0
         for part in self.x.split(len(work.error)) if len(self.x) else ():
-            work.forward(part * self.scale)
+            work.measure(part * self.scale)
             errors = work.error[: len(part)].view(-1)
             error += float(torch.dot(errors, errors))
         return float(torch.tensor(variance_share(error, *self.spread), dtype=torch.float32))

@@ -24,11 +24,13 @@ def learning_rate(config: TrainConfig, step: int) -> float:
     return rate * _rise(step, config.lr_warmup * config.steps)
 
 
-def l1_weight(config: TrainConfig, step: int) -> float:
-    """The L1 coefficient at ``step`` (counted from 1); zero where the architecture does not read it."""
-    if "l1_coefficient" not in ARCHITECTURES[config.architecture]:
-        return 0.0
-    return config.l1_coefficient * _rise(step, config.l1_warmup * config.steps)
+def penalty(config: TrainConfig, step: int) -> float:
+    """The weight of the sparsity penalty at ``step`` (counted from 1); zero where the architecture has none."""
+    own = ARCHITECTURES[config.architecture]
+    for name in ("l1_coefficient", "l0_coefficient"):
+        if name in own:
+            return float(getattr(config, name)) * _rise(step, config.l1_warmup * config.steps)
+    return 0.0
 
 
 def _rise(step: int, steps: float) -> float:

@@ -17,12 +17,17 @@ TIED_SEED = 0x5AE5AE5A
 
 
 def check_start(start: SAE, config: TrainConfig, d_in: int) -> None:
-    """Raise ``ValueError`` unless this SAE has the shape and the architecture of the settings."""
+    """Raise ``ValueError`` unless this SAE has the shape and the architecture of the settings, and can go on."""
     wanted = (config.architecture, d_in, config.d_sae)
     if (start.architecture, start.d_in, start.d_sae) != wanted:
         raise ValueError(
             f"The SAE to start from is {start.architecture}, {start.d_in} x {start.d_sae}; "
             f"these settings need {wanted[0]}, {wanted[1]} x {wanted[2]}. Nothing was trained."
+        )
+    if start.normalize_activations != "none":
+        raise ValueError(
+            f"The SAE to start from normalises each token ({start.normalize_activations}), and the trainer does not. "
+            "Nothing was trained; start from an SAE without it, or from scratch."
         )
 
 
@@ -32,10 +37,16 @@ def copy_start(work: Workspace, start: SAE) -> None:
     for name in ("b_enc", "W_dec", "b_dec"):
         getattr(p, name).copy_(getattr(start, name))
     p.W_enc.copy_(start.W_enc.t())
+    for name, vector in p.extra.items():
+        vector.copy_(getattr(start, name))
+    if "threshold" in work.memory:
+        work.memory["threshold"].fill_(start.threshold)  # type: ignore[attr-defined]
     if work.config.unit_norm_decoder:
         norms = p.W_dec.norm(dim=1)
         p.W_enc.mul_(norms[:, None])
         p.b_enc.mul_(norms)
+        for name in p.extra.keys() - {"r_mag"}:
+            p.extra[name].mul_(norms)
         work.unit_norm()
 
 
@@ -43,11 +54,13 @@ def random_start(work: Workspace) -> None:
     """Fill the parameters as the settings say; ``b_dec`` at the median is the caller's.
 
     Tied: decoder rows in random directions, the encoder their transpose, biases zero. Otherwise the start of
-    two ``torch.nn.Linear``, drawn in their order (encoder, decoder) after ``manual_seed(seed)``.
+    two ``torch.nn.Linear``, drawn in their order (encoder, decoder) after ``manual_seed(seed)``. The draws are those
+    of the CPU on every device.
     """
     config, p = work.config, work.params
     if config.tied_init:
-        p.W_dec.normal_(generator=torch.Generator().manual_seed(config.seed ^ TIED_SEED))
+        rows = torch.empty(p.W_dec.shape, dtype=torch.float32)
+        p.W_dec.copy_(rows.normal_(generator=torch.Generator().manual_seed(config.seed ^ TIED_SEED)))
         work.unit_norm()
         p.W_enc.copy_(p.W_dec)
         return
@@ -55,6 +68,6 @@ def random_start(work: Workspace) -> None:
     for weight, bias in ((p.W_enc, p.b_enc), (p.W_dec.t(), p.b_dec)):  # [outputs, inputs], as nn.Linear has them
         bound = 1.0 / math.sqrt(weight.shape[1])
         weight.copy_(torch.empty(weight.shape, dtype=torch.float32).uniform_(-bound, bound, generator=generator))
-        bias.uniform_(-bound, bound, generator=generator)
+        bias.copy_(torch.empty(bias.shape, dtype=torch.float32).uniform_(-bound, bound, generator=generator))
     if config.unit_norm_decoder:
         work.unit_norm()

@@ -14,8 +14,10 @@ from sae_widget.training.blocks import HELD_ROWS
 from sae_widget.training.engine import Engine
 from sae_widget.training.feed import make_feed
 from sae_widget.training.interrupts import finish_first
+from sae_widget.training.mesh import ALONE
 from sae_widget.training.quality import Validation, validate
 from sae_widget.training.start import check_start
+from sae_widget.training.threads import threads_for, using
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from sae_widget.sae import SAE
     from sae_widget.training.base import TrainStep
     from sae_widget.training.blocks import ActivationSource
+    from sae_widget.training.mesh import Alone
 
 
 class Trainer:
@@ -40,6 +43,8 @@ class Trainer:
         *,
         metadata: dict[str, Any] | None = None,
         start: SAE | None = None,
+        mesh: Alone = ALONE,
+        device: str = "cpu",
     ) -> None:
         """Make the weights and the buffers; nothing is trained yet.
 
@@ -50,10 +55,12 @@ class Trainer:
             config: the settings.
             metadata: goes into the SAE: which model, layer, hook.
             start: go on from this SAE's weights and scale instead of random ones.
+            mesh: the processes that train together, each with the same arguments.
+            device: where the steps are computed, ``"cpu"`` or ``"cuda"``; activations and the SAE stay on the CPU.
 
         Raises:
             ValueError: too few activations, not finite, too little memory, ``start`` of another shape, an
-                architecture that cannot be trained.
+                architecture that cannot be trained, a batch with fewer tokens than processes.
             TypeError: not tensors, or ``config`` is no ``TrainConfig``.
         """
         if not isinstance(config, TrainConfig):
@@ -61,10 +68,12 @@ class Trainer:
         with torch.no_grad():
             feed = make_feed(values, position, config)
             self.d_in, self.metadata = feed.d_in, dict(metadata or {})
-            check_memory(self.d_in, config.d_sae, feed.batch_size)
+            if device == "cpu":
+                check_memory(self.d_in, config.d_sae, mesh.count(feed.batch_size))
             if start is not None:
                 check_start(start, config, self.d_in)
-            self._engine = Engine(feed, config, start)
+            self._engine = Engine(feed, config, start, mesh, device)
+            mesh.same_(self._engine.work.params.vector)
         self._ahead: Ahead | None = None
 
     @property
@@ -127,8 +136,10 @@ class Trainer:
             if Ahead.fits(self._engine):
                 yield from self._run_ahead()
                 continue
-            with finish_first(), torch.no_grad():
-                record = self._engine.one_step()
+            engine = self._engine
+            threads = threads_for(engine.feed.batch_size, self.d_in, engine.config.d_sae)
+            with finish_first(), torch.no_grad(), using(threads):
+                record = engine.one_step()
             yield record
 
     def sae(self) -> SAE:
@@ -137,16 +148,20 @@ class Trainer:
         engine, p, config = self._engine, self._engine.work.params, self.config
         kind = engine.work.kind
         own = {field.name for field in dataclasses.fields(kind)} & set(ARCHITECTURES[kind.architecture])
+        values: dict[str, Any] = {name: getattr(config, name) for name in own}
+        values |= {name: vector.to("cpu", copy=True) for name, vector in p.extra.items()}
+        if "threshold" in engine.work.memory:
+            values["threshold"] = float(engine.work.memory["threshold"])
         recipe = {"steps": self.step, "tokens": self.tokens, "settings": dataclasses.asdict(config)}
         return kind(
-            W_enc=p.W_enc.t().clone(memory_format=torch.contiguous_format),
-            b_enc=p.b_enc.clone(),
-            W_dec=p.W_dec.clone(),
-            b_dec=p.b_dec.clone(),
+            W_enc=p.W_enc.cpu().t().clone(memory_format=torch.contiguous_format),
+            b_enc=p.b_enc.to("cpu", copy=True),
+            W_dec=p.W_dec.to("cpu", copy=True),
+            b_dec=p.b_dec.to("cpu", copy=True),
             scale=engine.scale,
             apply_b_dec_to_input=engine.work.center_input,
             metadata=self.metadata | {"training": recipe},
-            **{name: getattr(config, name) for name in own},
+            **values,
         )
 
     def reconfigure(self, config: TrainConfig) -> None:

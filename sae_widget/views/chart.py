@@ -25,6 +25,8 @@ SERIES = ("loss", "reconstruction", "sparsity")
 WORDS = {"loss": "total", "reconstruction": "reconstruction", "sparsity": "sparsity"}
 DASHES = {"loss": "", "reconstruction": "long", "sparsity": "dot"}
 MARGIN = {"top": 8, "bottom": 38, "left": 58, "right": 12}
+MAX_GAPS = 50
+"""Gaps that are marked; a run with more is told by its words."""
 NOTHING_YET = "Nothing has been trained here yet. Press Train: the losses are drawn while it runs."
 TUTORIAL_EPOCHS = (100, 200, 300, 400, 500)
 
@@ -36,6 +38,7 @@ class ChartReadout(GuardedWidget):
     lines = anywidget.WidgetTrait().tag(sync=True)
     series = List(help="[words, CSS colour, dash] for each line").tag(sync=True)
     margin = Dict().tag(sync=True)
+    gaps = List(help="steps whose loss was no number").tag(sync=True)
     empty = Unicode(help="said over an empty chart").tag(sync=True)
     note = Unicode(help="a sentence below the legend").tag(sync=True)
 
@@ -88,6 +91,7 @@ class LossChart(Pane):
     def draw_content(self) -> None:
         """Send the decimated lines in one message."""
         log_scale, history = self.state.log_loss, self.state.history
+        gaps = gap_steps(history)
         self.scale_toggle.value = log_scale
         steps, losses = loss_lines(history, log_scale)
         if losses:
@@ -101,7 +105,9 @@ class LossChart(Pane):
         with self.readout.hold_sync():
             self.readout.series = [[WORDS[name], f"var(--sae-{name})", DASHES[name]] for name in losses]
             self.readout.empty = "" if losses else NOTHING_YET
-            self.readout.note = epoch_words(history, self.state.settings)
+            self.readout.gaps = gaps[:MAX_GAPS]
+            told = (gap_words(gaps), epoch_words(history, self.state.settings))
+            self.readout.note = " ".join(words for words in told if words)
         if self.state.status.phase not in ("training", "stopping") or not self.head.summary:
             self.head.summary = summary(history)
 
@@ -147,6 +153,22 @@ def loss_lines(history: History | None, log_scale: bool) -> tuple[np.ndarray, di
             # bqplot sets a label at the last point, which must have a place; with a gap before it nothing is drawn.
             losses[name][-1] = found[name][drawable][-1]
     return (found["step"], losses) if losses else (np.zeros(0), {})
+
+
+def gap_steps(history: History | None) -> list[int]:
+    """Steps whose total loss was no number, among those that are drawn."""
+    if history is None or len(history) == 0:
+        return []
+    found = history.series(("step", "loss"), MAX_POINTS)
+    return sorted({int(step) for step in found["step"][~np.isfinite(found["loss"])] if np.isfinite(step)})
+
+
+def gap_words(steps: list[int]) -> str:
+    """What the dashed marks in the chart mean."""
+    if not steps:
+        return ""
+    more = f" and {len(steps) - 1:,} more" if len(steps) > 1 else ""
+    return f"The loss was no number at step {steps[0]:,}{more} (dashed)."
 
 
 def epoch_words(history: History | None, settings: Any) -> str:

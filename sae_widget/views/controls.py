@@ -30,7 +30,7 @@ class Controls(Pane):
         parts = [
             *self.source.widgets,
             _heading("The autoencoder"),
-            *self.training.shape_widgets,
+            *self.training.kind.widgets,
             _heading("Its training"),
             *self.training.recipe_widgets,
             *self.training.action_widgets,

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 LABEL_WIDTH = "92px"
 STOP_FIRST = "Stop the training first to change this."
+OTHER_LABELS = {"target_l0": "Per token (L0)"}
+"""How the form calls settings that an entry in another field can be refused for."""
 MAX_TYPED = 40
 """Characters of a refused entry that are repeated in the message."""
 
@@ -58,8 +60,9 @@ def number(typed: str, label: str) -> float:
 def sentence(fault: Exception, name: str, label: str, kept: str) -> str:
     """A refusal as a sentence: the setting's own words under the field's label, and what was kept."""
     words = str(fault)
-    if words.startswith(f"{name} "):
-        words = label + words[len(name) :]
+    for known, told in (OTHER_LABELS | {name: label}).items():
+        if words.startswith(f"{known} "):
+            words = told + words[len(known) :]
     return f"{words}. Kept {kept}."
 
 
@@ -145,6 +148,47 @@ def setting(pane: Pane, name: str, label: str, tooltip: str, *, is_whole: bool, 
         state.settings = state.settings.changed(**{name: value})
 
     return Entry(pane, name, label, tooltip, show, write, **more)
+
+
+class LogSlider:
+    """A slider over powers of ten beside the text field of one setting; the field holds the exact value.
+
+    Args:
+        entry: the field.
+        low: exponent of the slider's left end.
+        high: exponent of its right end.
+    """
+
+    def __init__(self, pane: Pane, entry: Entry, low: float, high: float) -> None:
+        self.pane, self.entry, self.low, self.high = pane, entry, low, high
+        entry.box.description = ""
+        entry.box.layout.width, entry.box.layout.flex = "72px", "0 0 auto"
+        self.slider = described(
+            W.FloatLogSlider, entry.label, entry.tooltip, base=10, min=low, max=high, step=0.05, readout=False
+        )
+        self.row = W.HBox([self.slider, entry.box], layout=W.Layout(width="auto"))
+        pane.watch(self.slider, "value", self._moved)
+
+    def draw(self) -> None:
+        """Put the knob where the value is, or at the end that is nearest."""
+        self.entry.draw()
+        place = self._place()
+        if not math.isclose(self.slider.value, place, rel_tol=0.02):
+            self.slider.value = place
+
+    def show(self, shown: bool) -> None:
+        """Show or hide the row."""
+        self.row.layout.display = "" if shown else "none"
+        if not shown:
+            self.entry.below.layout.display = "none"
+
+    def _place(self) -> float:
+        value = getattr(self.pane.state.settings, self.entry.name)
+        return float(min(10**self.high, max(10**self.low, value)))
+
+    def _moved(self, value: float) -> None:
+        if not math.isclose(value, self._place(), rel_tol=0.02):
+            self.pane.state.settings = self.pane.state.settings.changed(**{self.entry.name: float(f"{value:.2g}")})
 
 
 def _quoted(typed: str) -> str:

@@ -1,27 +1,21 @@
-"""The lower half of the form: what the SAE looks like, how it is trained, and the buttons that do it."""
+"""The lower half of the form: what the SAE is, how it is trained, and the buttons that do it."""
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets as W
 
-from sae_widget.config import ARCHITECTURES, TrainConfig
-from sae_widget.sae import REGISTRY
-from sae_widget.views.fields import Locks, described, sentence, setting
+from sae_widget.views.advanced_controls import AdvancedControls
+from sae_widget.views.fields import Locks, LogSlider, setting
+from sae_widget.views.kind_controls import KindControls
 from sae_widget.views.words import progress_words, share_done
 
 if TYPE_CHECKING:
-    from sae_widget.views.fields import Entry
+    from sae_widget.config import TrainConfig
     from sae_widget.views.pane import Pane
 
-KINDS = tuple((REGISTRY[name].words, name) for name in ARCHITECTURES)
 HELP = {
-    "d_sae": "Number of features of the SAE; more than dimensions, or nothing can be taken apart",
-    "architecture": "How the SAE is kept sparse: by a fixed number or by a penalty",
-    "k": "Features that fire on each token",
-    "l1_coefficient": "Weight of the penalty on activations: more makes fewer fire",
     "learning_rate": "Size of Adam's steps; too large and the loss jumps or becomes NaN",
     "steps": "Updates of the weights; each looks at one batch of tokens",
     "batch_size": "Tokens in one step; 0 takes all of them in every step",
@@ -33,79 +27,23 @@ PROGRESS_STEPS = 200
 """The bar moves in so many steps, so that it does not send a message for every training step."""
 
 
-class LogSlider:
-    """A slider over powers of ten beside the text field of one setting; the field holds the exact value.
-
-    Args:
-        entry: the field.
-        low: exponent of the slider's left end.
-        high: exponent of its right end.
-    """
-
-    def __init__(self, pane: Pane, entry: Entry, low: float, high: float) -> None:
-        self.pane, self.entry, self.low, self.high = pane, entry, low, high
-        entry.box.description = ""
-        entry.box.layout.width, entry.box.layout.flex = "72px", "0 0 auto"
-        self.slider = described(
-            W.FloatLogSlider, entry.label, entry.tooltip, base=10, min=low, max=high, step=0.05, readout=False
-        )
-        self.row = W.HBox([self.slider, entry.box], layout=W.Layout(width="auto"))
-        pane.watch(self.slider, "value", self._moved)
-
-    def draw(self) -> None:
-        """Put the knob where the value is, or at the end that is nearest."""
-        self.entry.draw()
-        place = self._place()
-        if not math.isclose(self.slider.value, place, rel_tol=0.02):
-            self.slider.value = place
-
-    def show(self, shown: bool) -> None:
-        """Show or hide the row."""
-        self.row.layout.display = "" if shown else "none"
-        if not shown:
-            self.entry.below.layout.display = "none"
-
-    def _place(self) -> float:
-        value = getattr(self.pane.state.settings, self.entry.name)
-        return float(min(10**self.high, max(10**self.low, value)))
-
-    def _moved(self, value: float) -> None:
-        if not math.isclose(value, self._place(), rel_tol=0.02):
-            self.pane.state.settings = self.pane.state.settings.changed(**{self.entry.name: float(f"{value:.2g}")})
-
-
 class TrainControls:
-    """Width, architecture, sparsity, recipe; Train, Pause, Stop, Reset; progress."""
+    """Kind, recipe; Train, Pause, Stop, Reset; progress."""
 
     def __init__(self, pane: Pane, before_training: Any) -> None:
         self.pane, self.state, self._before = pane, pane.state, before_training
-        self._make_shape()
+        self.kind, self.advanced = KindControls(pane), AdvancedControls(pane)
         self._make_recipe()
         self._make_buttons()
-        self.locks = Locks(self.d_sae.box, self.architecture, self.batch.box, self.seed.box)
-        self.shape_widgets = [
-            self.d_sae.box, self.d_sae.below, self.architecture, self.refusal,
-            self.k.box, self.k.below, self.l1.row, self.l1.entry.below,
-        ]  # fmt: skip
+        fixed = (self.kind.d_sae.box, self.kind.architecture, self.batch.box, self.seed.box)
+        self.locks = Locks(*fixed, *self.advanced.fixed)
         pair = W.HBox([self.batch.box, self.seed.box], layout=W.Layout(width="auto"))
         pair.add_class("sae-pair")
         self.recipe_widgets = [
             self.learning_rate.row, self.learning_rate.entry.below, self.steps.box, self.steps.below,
-            pair, self.batch.below, self.seed.below,
+            pair, self.batch.below, self.seed.below, *self.advanced.widgets,
         ]  # fmt: skip
         self.action_widgets = [self.buttons, self.progress, self.progress_words]
-
-    def _make_shape(self) -> None:
-        pane = self.pane
-        self.d_sae = setting(pane, "d_sae", "Features", HELP["d_sae"], is_whole=True, hint=self._width_words)
-        self.architecture = described(W.Dropdown, "Kind", HELP["architecture"], options=KINDS)
-        self.refusal = W.Label(layout=W.Layout(display="none"))
-        self.refusal.add_class("sae-hint")
-        self.refusal.add_class("sae-refused")
-        self.k = setting(pane, "k", "k", HELP["k"], is_whole=True, hint=self._k_words)
-        l1 = setting(pane, "l1_coefficient", "L1 penalty", HELP["l1_coefficient"], is_whole=False)
-        self.l1 = LogSlider(pane, l1, -3, 2)
-        pane.watch(self.architecture, "value", self._choose_architecture)
 
     def _make_recipe(self) -> None:
         pane = self.pane
@@ -139,18 +77,9 @@ class TrainControls:
 
     def draw(self) -> None:
         """Bring fields, buttons and progress to what the state says."""
-        settings, phase = self.state.settings, self.state.status.phase
-        own = ARCHITECTURES[settings.architecture]
-        self.architecture.value = settings.architecture
-        refused = self.state.refused.get("architecture", "")
-        self.refusal.value = f"⚠ {refused}" if refused else ""
-        self.refusal.layout.display = "" if refused else "none"
-        self.k.box.layout.display = "" if "k" in own else "none"
-        for entry in (self.d_sae, self.k, self.steps, self.batch, self.seed):
-            entry.draw()
-        for slider in (self.l1, self.learning_rate):
-            slider.draw()
-        self.l1.show("l1_coefficient" in own)
+        phase = self.state.status.phase
+        for part in (self.kind, self.learning_rate, self.steps, self.batch, self.seed, self.advanced):
+            part.draw()
         self.locks.draw(phase in RUNNING)
         self._draw_buttons(phase)
         self._draw_progress()
@@ -184,32 +113,6 @@ class TrainControls:
     def _train(self) -> None:
         if self._before():
             self.pane.press("train")
-
-    def _choose_architecture(self, value: str) -> None:
-        state = self.state
-        if value == state.settings.architecture:
-            return
-        try:
-            state.settings = state.settings.changed(architecture=value)
-        except (ValueError, TypeError) as fault:
-            kept = {words: name for name, words in KINDS}[state.settings.architecture]
-            state.refused = {**state.refused, "architecture": sentence(fault, "architecture", "Kind", kept)}
-        else:
-            state.refused = {name: text for name, text in state.refused.items() if name != "architecture"}
-        self.pane.redraw()
-
-    def _width_words(self) -> str:
-        model, d_sae = self.state.language_model, self.state.settings.d_sae
-        if model is None:
-            return ""
-        ratio = d_sae / model.d_in
-        times = f"= {ratio:.2g}" if ratio < 10 else f"= {ratio:,.0f}"
-        times += f" × {model.d_in:,}"
-        return f"{times}: {'overcomplete' if d_sae > model.d_in else 'too few to unmix anything'}"
-
-    def _k_words(self) -> str:
-        settings = self.state.settings
-        return f"of {settings.d_sae:,} fire on each token"
 
     def _epoch_words(self) -> str:
         return epoch_words(self.state.settings, training_tokens(self.state))

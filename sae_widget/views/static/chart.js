@@ -46,7 +46,18 @@ export default {
       root?.querySelector(".sae-plot").classList.toggle("sae-plot-empty", Boolean(model.get("empty")));
       note.textContent = model.get("note");
       note.hidden = !model.get("note");
+      mark();
       place();
+    };
+    const mark = () => {
+      const x = steps();
+      const inside = model.get("gaps").filter((step) => x.length > 1 && step >= x[0] && step <= x[x.length - 1]);
+      shade.querySelectorAll(".sae-gap").forEach((node) => node.remove());
+      shade.append(...inside.map((step) => {
+        const node = make("div", "sae-gap");
+        node.style.left = `${((step - x[0]) / (x[x.length - 1] - x[0] || 1)) * 100}%`;
+        return node;
+      }));
     };
     const place = () => {
       const x = steps();
@@ -103,7 +114,7 @@ export default {
       legend();
       drawn();
     }, signal);
-    drawOn(model, ["empty", "note"], draw, signal);
+    drawOn(model, ["empty", "gaps", "note"], draw, signal);
     drawOn(lines, ["y"], () => {
       draw();
       drawn();

@@ -1,0 +1,97 @@
+"""Tokens per second of whole training steps: ours, SAELens', dictionary_learning's, and the floor of matrix products.
+
+All run in one process with the same torch and the same number of threads, and take turns; a ratio is taken inside a
+round, and its median over the rounds is told. Ours is the public ``Trainer.run`` with all that it does besides the
+step: gathering the batch, clipping, dead counts, the metrics of every record (the measure over the fixed set, which is
+held to 2 % of the time, falls into some turns). The peers are given their batches ready. See ``contestants``.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+import torch
+
+from benchmarks.contestants import Task, all_of
+from benchmarks.floors import matmuls, name_of
+from benchmarks.samples import Sample, planted, sparse_combinations
+from benchmarks.timing import Speed, ratio, rounds_of, tokens_per_second
+
+ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
+D_IN = 768
+N_TOKENS = 196_608  # more than ours reads here, so that it sees no feature as dead, as nobody else does
+OUR_STEPS = 10  # in a turn: the turns of all rounds together hold the measure over the fixed set in its share
+FLOORS = (torch.float32, torch.bfloat16)
+
+
+class Cell(NamedTuple):
+    """One size of one kind, and what is asked there."""
+
+    kind: str
+    d_sae: int
+    batch_size: int
+    times: float = 1.0  # faster than both peers
+    floor: float | None = None  # share of the bfloat16 floor
+
+
+CELLS = (
+    Cell("standard", 1024, 4096),
+    Cell("standard", 4096, 4096, times=4.5, floor=0.8),
+    Cell("standard", 16_384, 1024),
+    Cell("topk", 1024, 4096),
+    Cell("topk", 4096, 4096, times=11.0),
+    Cell("topk", 16_384, 1024, times=13.0),
+)
+TINY = (Cell("standard", 64, 256, times=5.0), Cell("topk", 64, 256, times=5.0))
+SPARSITY = {"standard": 1.0, "topk": 32.0}
+WORDS = {"standard": "ReLU", "topk": "TopK"}
+
+
+def measure(cell: Cell, sample: Sample, sparsity: float, floors: tuple[torch.dtype, ...]) -> dict[str, list[Speed]]:
+    """Times of all contestants and floors on one size."""
+    task = Task(cell.kind, sample.values.shape[1], cell.d_sae, cell.batch_size, sparsity)
+    contestants = all_of(task, sample.values, sample.position) + [matmuls(task, dtype) for dtype in floors]
+    return rounds_of(contestants, ROUNDS, {"ours": OUR_STEPS})
+
+
+def rows_of(cell: Cell, what: str, times: dict[str, list[Speed]], floors: tuple[torch.dtype, ...]) -> list[tuple]:
+    """Rows for the two peers, then for the floors."""
+    own, rows = tokens_per_second(times["ours"], cell.batch_size), []
+    for peer in ("SAELens", "dictionary_learning"):
+        theirs = tokens_per_second(times[peer], cell.batch_size)
+        by_cpu = ratio(times[peer], times["ours"], lambda speed: speed.cpu)
+        measured = (
+            f"{ratio(times[peer], times['ours']):.1f} times faster "
+            f"({theirs:,.0f} -> {own:,.0f} tokens/s; processor time {by_cpu:.1f} times)"
+        )
+        rows.append((f"{what}: against {peer}", measured, f"at least {cell.times:g} times"))
+    for dtype in floors:
+        name = name_of(dtype)
+        floor = tokens_per_second(times[name], cell.batch_size)
+        wanted = cell.floor is not None and dtype is torch.bfloat16
+        target = f"at least {cell.floor:g}" if wanted else ""
+        measured = f"{ratio(times[name], times['ours']):.2f} of {floor:,.0f} tokens/s"
+        rows.append((f"{what}: of the {name}", measured, target))
+    return rows
+
+
+def run() -> list[tuple[str, str, str]]:
+    """Rows of what was measured, the result, and the target."""
+    threads = torch.get_num_threads()
+    rows = []
+    tiny = planted()
+    for cell in TINY:
+        sparsity = 3.0 if cell.kind == "topk" else 1.0
+        what = f"{WORDS[cell.kind]}, {cell.d_sae} features in 32 dimensions, batch {cell.batch_size}, {threads} threads"
+        rows += rows_of(cell, what, measure(cell, tiny, sparsity, ()), ())
+    sample = sparse_combinations(N_TOKENS, D_IN)
+    for cell in CELLS:
+        what = f"{WORDS[cell.kind]}, width {cell.d_sae:,}, batch {cell.batch_size:,}, {threads} threads"
+        rows += rows_of(cell, what, measure(cell, sample, SPARSITY[cell.kind], FLOORS), FLOORS)
+    return rows
+
+
+if __name__ == "__main__":
+    for row in run():
+        print(" | ".join(row))

@@ -1,0 +1,59 @@
+"""Kinds whose feature activations are a whole matrix: ReLU + L1, and any other by its ``fire``."""
+
+from __future__ import annotations
+
+import torch
+
+from sae_widget.training.gradients import Losses, Workspace
+
+
+class DenseWorkspace(Workspace):
+    """The rule of ``SAE.fire`` and an L1 penalty: where a feature fires, its activation is its ``hidden_pre``."""
+
+    def resize(self, batch_size: int) -> None:
+        """Make the buffers for another batch size."""
+        super().resize(batch_size)
+        self.acts = torch.empty_like(self.pre)  # feature_acts
+        self.scratch = torch.empty_like(self.pre)
+        self._sums = self.pre.new_empty(self.d_sae)
+
+    def forward(self, x: torch.Tensor) -> None:
+        """Fill ``error``, and what ``backward`` needs."""
+        n = len(x)
+        self._encode(x)
+        self._fire(self.pre[:n], self.acts[:n])
+        self.products.decode(self.acts[:n], self.target[:n], self.error[:n])
+
+    def backward(self, x: torch.Tensor, penalty: float, dead: torch.Tensor | None) -> Losses:
+        """Fill ``grads`` from what ``forward`` left."""
+        n, g = len(x), self.grads
+        acts, grad_pre, weights = self.acts[:n], self.scratch[:n], self._weights(n, penalty)
+        fired = self.products.count(acts, self.scratch[:n])
+        reconstruction = weights.error * self._squared_error(n)
+        sparsity = self._penalty(acts, fired, weights.act)
+        revive = self._revive(dead, x, weights.error)
+        error = self.error[:n].mul_(2.0 * weights.error)  # the gradient of sae_out, [batch, d_in]
+        torch.sum(error, 0, out=g.b_dec)
+        grad_out = self.products.rounded(error)
+        self.products.outer(acts, grad_out, g.W_dec)
+        self.products.back(grad_out, grad_pre)  # so far the gradient of feature_acts, [batch, d_sae]
+        self._through_activation(grad_pre, acts, weights.act)
+        self.products.outer(grad_pre, self.u, g.W_enc)
+        torch.sum(grad_pre, 0, dtype=grad_pre.dtype, out=self._sums)
+        g.b_enc.copy_(self._sums)
+        if revive is not None:
+            sparsity += revive.add_to(g)
+        self._bias_gradients()
+        return Losses(reconstruction, sparsity, fired)
+
+    def _fire(self, pre: torch.Tensor, acts: torch.Tensor) -> None:
+        self.kind.fire(pre, acts, self.config)
+
+    def _penalty(self, acts: torch.Tensor, fired: torch.Tensor, per_act: float) -> float:
+        return per_act * self.products.total(acts) if per_act else 0.0
+
+    def _through_activation(self, grad: torch.Tensor, acts: torch.Tensor, per_act: float) -> None:
+        """The gradient of ``hidden_pre`` in place of that of ``feature_acts``, both ``[batch, d_sae]``."""
+        if per_act:
+            grad.add_(per_act)
+        torch.ops.aten.threshold_backward.grad_input(grad, acts, 0.0, grad_input=grad)

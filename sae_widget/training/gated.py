@@ -1,0 +1,77 @@
+"""The training rule of Gated SAEs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from sae_widget.training.dense import DenseWorkspace
+from sae_widget.training.gradients import Losses
+
+if TYPE_CHECKING:
+    from sae_widget.sae.gated import GatedSAE
+
+
+class GatedWorkspace(DenseWorkspace):
+    """The loss of Rajamanoharan et al. 2024 (https://arxiv.org/abs/2404.16014).
+
+    ``||x - sae_out||^2 + l1_coefficient * sum relu(gate) + ||x - (relu(gate) @ W_dec + b_dec)||^2`` with decoder and
+    ``b_dec`` held fixed in the last term: the gate alone must be able to reconstruct.
+    """
+
+    kind: type[GatedSAE]
+
+    def resize(self, batch_size: int) -> None:
+        """Make the buffers for another batch size."""
+        super().resize(batch_size)
+        self.gate = torch.empty_like(self.pre)  # relu(gate)
+        self.gate_grad = torch.empty_like(self.pre)
+        self.gate_error = torch.empty_like(self.error)
+
+    def _gain(self) -> torch.Tensor:
+        return self.params.extra["r_mag"].exp()
+
+    def _fire(self, pre: torch.Tensor, acts: torch.Tensor) -> None:
+        p, dtype = self.params, pre.dtype
+        gain = self._gain()
+        shift = p.extra["b_mag"] - gain * p.b_enc
+        torch.mul(pre, gain.to(dtype), out=acts).add_(shift.to(dtype)).clamp_min_(0.0)
+        torch.ops.aten.threshold_backward.grad_input(acts, pre, 0.0, grad_input=acts)
+
+    def backward(self, x: torch.Tensor, penalty: float, dead: torch.Tensor | None) -> Losses:
+        """Fill ``grads`` from what ``forward`` left."""
+        n, g, p = len(x), self.grads, self.params
+        acts, grad_pre, gate, gate_grad = self.acts[:n], self.scratch[:n], self.gate[:n], self.gate_grad[:n]
+        pre, weights, gate_error = self.pre[:n], self._weights(n, penalty), self.gate_error[:n]
+        fired = self.products.count(acts, grad_pre)
+        torch.clamp_min(pre, 0.0, out=gate)
+        self.products.decode(gate, self.target[:n], gate_error)
+        auxiliary = weights.error * float(torch.dot(gate_error.view(-1), gate_error.view(-1)))
+        sparsity = auxiliary + (weights.act * self.products.total(gate) if weights.act else 0.0)
+        reconstruction = weights.error * self._squared_error(n)
+        error = self.error[:n].mul_(2.0 * weights.error)
+        torch.sum(error, 0, out=g.b_dec)
+        grad_out = self.products.rounded(error)
+        self.products.outer(acts, grad_out, g.W_dec)
+        self.products.back(grad_out, grad_pre)
+        torch.ops.aten.threshold_backward.grad_input(grad_pre, acts, 0.0, grad_input=grad_pre)  # of the magnitude
+        keep = self.u if self.u.dtype == torch.float32 else self.u.clone()
+        self.products.back(self.products.rounded(gate_error.mul_(2.0 * weights.error)), gate_grad)
+        self.u = keep
+        if weights.act:
+            gate_grad.add_(weights.act)
+        torch.ops.aten.threshold_backward.grad_input(gate_grad, gate, 0.0, grad_input=gate_grad)
+        gain = self._gain()
+        torch.sum(gate_grad, 0, dtype=torch.float32, out=g.b_enc)
+        torch.sum(grad_pre, 0, dtype=torch.float32, out=g.extra["b_mag"])
+        product = torch.sub(pre, p.b_enc.to(pre.dtype), out=gate).mul_(grad_pre)
+        torch.sum(product, 0, dtype=torch.float32, out=g.extra["r_mag"]).mul_(gain)
+        grad_pre.mul_(gain.to(pre.dtype)).add_(gate_grad)
+        self._summed = torch.sum(grad_pre, 0, dtype=torch.float32)
+        self.products.outer(grad_pre, self.u, g.W_enc)
+        self._bias_gradients()
+        return Losses(reconstruction, sparsity, fired)
+
+    def _through(self) -> torch.Tensor:
+        return self._summed

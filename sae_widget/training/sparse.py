@@ -1,0 +1,187 @@
+"""Kinds of which few features fire: products over the pairs (token, feature) that fire instead of whole matrices.
+
+One dense product is left of five, the encoder's. The others are: ``decode`` a weighted sum of decoder rows
+(``embedding_bag``), the gradient of the activations a product sampled at the pairs (``sampled_addmm``), the gradients
+of both matrices weighted sums of the batch's rows, after the pairs were sorted by feature.
+"""
+
+from __future__ import annotations
+
+import warnings
+from functools import lru_cache
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from sae_widget.training.dense import DenseWorkspace
+from sae_widget.training.gradients import Losses
+
+if TYPE_CHECKING:
+    from sae_widget.training.gradients import Weights
+
+SPARSE_BELOW = 1 / 8  # of the features firing; with more, whole matrices are faster
+CHUNK_FLOATS = 2**21  # of a gradient at a time: larger temporaries are mapped anew each time, page by page
+GATHERED = 4096  # pairs at a time, where there is no sampled product
+SMALLEST = 2**21  # multiplications of a dense product; below, whole matrices are faster
+
+
+class Pairs(NamedTuple):
+    """Which features fire on which tokens, sorted by token."""
+
+    starts: torch.Tensor  # [n + 1] int64, where each token's begin
+    feature: torch.Tensor  # [n_pairs] int64
+    value: torch.Tensor  # [n_pairs] float32, at least 0
+
+
+class ByFeature(NamedTuple):
+    """The same pairs sorted by feature."""
+
+    order: torch.Tensor  # [n_pairs] int64, into ``Pairs``
+    token: torch.Tensor  # [n_pairs] int64
+    starts: torch.Tensor  # [d_sae] int64, where each feature's begin
+
+
+def token_of(pairs: Pairs) -> torch.Tensor:
+    """The token of each pair. ``[n_pairs]``."""
+    counts = pairs.starts[1:] - pairs.starts[:-1]
+    return torch.repeat_interleave(
+        torch.arange(len(counts), device=counts.device), counts, output_size=len(pairs.feature)
+    )
+
+
+def by_feature(pairs: Pairs, token: torch.Tensor, d_sae: int) -> ByFeature:
+    """Sort by feature; tokens stay in order within one."""
+    small = pairs.feature.to(torch.int16) if d_sae <= 2**15 else pairs.feature.to(torch.int32)
+    order = torch.sort(small, stable=True).indices
+    counts = torch.bincount(pairs.feature, minlength=d_sae)
+    return ByFeature(order, token[order], counts.cumsum(0) - counts)
+
+
+def decode(pairs: Pairs, rows: torch.Tensor) -> torch.Tensor:
+    """``acts @ rows`` of the pairs' matrix. ``[n, d_in]``."""
+    return _weighted_sums(rows, pairs.feature, pairs.starts[:-1], pairs.value)
+
+
+def gradient(sorted_pairs: ByFeature, weight: torch.Tensor, rows: torch.Tensor, out: torch.Tensor) -> None:
+    """``weights.T @ rows`` of the pairs' matrix with these weights. ``[d_sae, d_in]``."""
+    token, starts, weight = sorted_pairs.token, sorted_pairs.starts, weight[sorted_pairs.order]
+    some = max(1, CHUNK_FLOATS // rows.shape[1])
+    edges = [*starts[::some].tolist(), len(token)]
+    for at, (begin, end) in enumerate(pairwise(edges)):
+        own = starts[at * some : (at + 1) * some] - begin
+        found = _weighted_sums(rows, token[begin:end], own, weight[begin:end])
+        out[at * some : (at + 1) * some].copy_(found)
+
+
+def sampled(pairs: Pairs, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """``left[token] . right[feature]`` of every pair. ``[n_pairs]``."""
+    if not samples():
+        token = token_of(pairs).split(GATHERED)
+        parts = zip(token, pairs.feature.split(GATHERED), strict=True)
+        return torch.cat([(left[t] * right[f]).sum(1) for t, f in parts])
+    return _sampled(pairs, left, right)
+
+
+def _sampled(pairs: Pairs, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    shape = (len(left), len(right))
+    zeros = torch.zeros_like(pairs.value)
+    at = torch.sparse_csr_tensor(pairs.starts, pairs.feature, zeros, shape, check_invariants=False)
+    return torch.sparse.sampled_addmm(at, left, right.t(), beta=0.0).values()
+
+
+def _weighted_sums(rows: torch.Tensor, index: torch.Tensor, starts: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    return torch.embedding_bag(rows, index, starts, False, 0, False, weight)[0]
+
+
+@lru_cache(maxsize=1)
+def samples() -> bool:
+    """Whether this build of torch has the sampled product, tried on a small case once."""
+    left, right = torch.arange(6.0).view(2, 3), torch.arange(12.0).view(4, 3)
+    pairs = Pairs(torch.tensor([0, 1, 3]), torch.tensor([2, 0, 3]), torch.ones(3))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch says once that these are in beta
+            found = _sampled(pairs, left, right)
+    except RuntimeError:  # a build without it
+        return False
+    return found.tolist() == [23.0, 14.0, 122.0]
+
+
+class TopKWorkspace(DenseWorkspace):
+    """The k largest of each token: over pairs where that is faster, over whole matrices elsewhere."""
+
+    pairs: Pairs  # of the last ``forward``, where ``is_sparse``
+    is_sparse = False
+
+    def resize(self, batch_size: int) -> None:
+        """Make the buffers for another batch size."""
+        self._small = batch_size * self.d_in * self.d_sae < SMALLEST
+        super().resize(batch_size)
+        if not self._small:
+            self.acts = self.scratch = self.pre  # never used: a change to a dense k makes them
+
+    @property
+    def k(self) -> int:
+        """Features that fire on a token."""
+        wanted = round(self.config.target_l0) if self.config.target_l0 else self.config.k
+        return max(1, min(wanted, self.d_sae))
+
+    def _sparse(self) -> bool:
+        return not self._small and self.k <= SPARSE_BELOW * self.d_sae
+
+    def forward(self, x: torch.Tensor) -> None:
+        """Fill ``error``, and what ``backward`` needs."""
+        self.is_sparse = self._sparse()
+        if not self.is_sparse:
+            self._make_dense()
+            super().forward(x)
+            return
+        self._encode(x)
+        self.pairs = self._choose(self.pre[: len(x)])
+        self._decode(len(x))
+
+    def backward(self, x: torch.Tensor, penalty: float, dead: torch.Tensor | None) -> Losses:
+        """Fill ``grads`` from what ``forward`` left."""
+        if not self.is_sparse:
+            return super().backward(x, penalty, dead)
+        n, g, pairs, weights = len(x), self.grads, self.pairs, self._weights(len(x), penalty)
+        fired = torch.bincount(pairs.feature[pairs.value > 0], minlength=self.d_sae).float()
+        reconstruction = self._reconstruction(n, weights)
+        revive = self._revive(dead, x, weights.error)
+        token = token_of(pairs)
+        sorted_pairs = by_feature(pairs, token, self.d_sae)
+        grad_pre = self._decoder_gradients(n, sorted_pairs, weights)
+        grad_pre.mul_(pairs.value > 0)
+        u = self.target[:n] if self.center_input else x
+        gradient(sorted_pairs, grad_pre, u, g.W_enc)
+        g.b_enc.copy_(torch.bincount(pairs.feature, weights=grad_pre, minlength=self.d_sae))
+        sparsity = revive.add_to(g) if revive is not None else 0.0
+        self._bias_gradients()
+        return Losses(reconstruction, sparsity, fired)
+
+    def _fire(self, pre: torch.Tensor, acts: torch.Tensor) -> None:
+        values, indices = pre.topk(self.k, dim=-1, sorted=False)
+        acts.zero_().scatter_(-1, indices, values.clamp_min_(0.0))
+
+    def _choose(self, pre: torch.Tensor) -> Pairs:
+        values, indices = pre.topk(self.k, dim=-1, sorted=False)
+        starts = torch.arange(0, indices.numel() + 1, self.k, device=pre.device)
+        return Pairs(starts, indices.view(-1), values.float().clamp_min_(0.0).view(-1))
+
+    def _decode(self, n: int) -> None:
+        torch.sub(decode(self.pairs, self.params.W_dec), self.target[:n], out=self.error[:n])
+
+    def _reconstruction(self, n: int, weights: Weights) -> float:
+        return weights.error * self._squared_error(n)
+
+    def _decoder_gradients(self, n: int, sorted_pairs: ByFeature, weights: Weights) -> torch.Tensor:
+        """Fill ``W_dec``'s and ``b_dec``'s; the gradient of each pair's activation is returned. ``[n_pairs]``."""
+        error = self.error[:n].mul_(2.0 * weights.error)
+        torch.sum(error, 0, out=self.grads.b_dec)
+        gradient(sorted_pairs, self.pairs.value, error, self.grads.W_dec)
+        return sampled(self.pairs, error, self.params.W_dec)
+
+    def _make_dense(self) -> None:
+        if self.acts is self.pre:
+            self.acts, self.scratch = torch.empty_like(self.pre), torch.empty_like(self.pre)
