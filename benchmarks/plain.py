@@ -9,7 +9,7 @@ import torch
 from benchmarks.contestants import Trained
 from sae_widget.training import Trainer
 from sae_widget.training.data import Batches, kept_rows
-from sae_widget.training.schedule import l1_weight, learning_rate
+from sae_widget.training.schedule import learning_rate, penalty
 
 if TYPE_CHECKING:
     from sae_widget.config import TrainConfig
@@ -52,7 +52,7 @@ class PlainLoop:
         pre = (x - b_dec) @ W_enc + b_enc  # [batch, d_sae]
         acts = self.activate(pre)
         error = x - (acts @ W_dec + b_dec)
-        loss = error.square().sum() / len(x) + l1_weight(self.config, step) * acts.sum() / len(x)
+        loss = error.square().sum() / len(x) + penalty(self.config, step) * acts.sum() / len(x)
         if self.config.architecture == "topk":
             loss = loss + self.revival(error.detach(), pre)
         self.adam.zero_grad()

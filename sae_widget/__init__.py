@@ -14,11 +14,13 @@ from sae_widget.journal import JOURNAL
 if TYPE_CHECKING:
     from sae_widget.activations import get_activations, load_model
     from sae_widget.activations.base import Activations, LanguageModel, ModelLoadError, layer_name
+    from sae_widget.activations.splice import spliced_logits
     from sae_widget.checkpoint import SaeFileError, load_release, load_sae, load_stats, save_sae
     from sae_widget.config import TrainConfig
     from sae_widget.data import ShardedActivations, open_corpus
     from sae_widget.explorer import SuperpositionExplorer
     from sae_widget.features import feature_stats, prompt_features, top_contexts
+    from sae_widget.fidelity import Fidelity, measure_fidelity
     from sae_widget.metrics import (
         BestMatch,
         FrequencyHistogram,
@@ -54,12 +56,14 @@ logging.getLogger(__name__).addHandler(JOURNAL)
 
 _HOME = {
     "activations": ("get_activations", "load_model"),
+    "activations.splice": ("spliced_logits",),
     "activations.base": ("Activations", "LanguageModel", "ModelLoadError", "layer_name"),
     "checkpoint": ("SaeFileError", "load_release", "load_sae", "load_stats", "save_sae"),
     "config": ("TrainConfig",),
     "data": ("ShardedActivations", "open_corpus"),
     "explorer": ("SuperpositionExplorer",),
     "features": ("feature_stats", "prompt_features", "top_contexts"),
+    "fidelity": ("Fidelity", "measure_fidelity"),
     "metrics": (
         "BestMatch",
         "FrequencyHistogram",
@@ -96,6 +100,7 @@ __all__ = [
     "SAE",
     "Activations",
     "BestMatch",
+    "Fidelity",
     "FrequencyHistogram",
     "History",
     "LanguageModel",
@@ -130,6 +135,7 @@ __all__ = [
     "load_release",
     "load_sae",
     "load_stats",
+    "measure_fidelity",
     "measure_recovery",
     "mmcs",
     "open_corpus",
@@ -139,6 +145,7 @@ __all__ = [
     "run_superposition",
     "save_sae",
     "shrinkage",
+    "spliced_logits",
     "top_contexts",
     "toy_data",
     "train",

@@ -6,7 +6,6 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
-from traitlets import Any as Anything
 from traitlets import Bool, Dict, Enum, HasTraits, Instance, Int, Tuple, Unicode
 
 from sae_widget.config import HOOK_NAMES, START, TrainConfig
@@ -68,7 +67,9 @@ class ExplorerState(HasTraits):
     language_model = Instance("sae_widget.activations.base.LanguageModel", allow_none=True)
     activations = Instance("sae_widget.activations.base.Activations", allow_none=True, help="of the text")
     features = Instance("sae_widget.features.Features", allow_none=True, help="SAE, statistics, text: one record")
-    fidelity = Anything(None, allow_none=True, help="what the language model loses with the SAE that is shown")
+    fidelity = Instance(
+        "sae_widget.fidelity.Fidelity", allow_none=True, help="what the language model loses with the SAE that is shown"
+    )
     history = Instance("sae_widget.training.History", allow_none=True)
     history_tick = Int(0, help="rises when the history has grown")
     status = Instance(Status, ())

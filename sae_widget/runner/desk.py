@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from sae_widget.features import (
     prompt_features,
     top_contexts,
 )
+from sae_widget.fidelity import measure_fidelity
 from sae_widget.memory import check_memory, corpus_fits, free_memory
 from sae_widget.runner.large import LargeCorpus
 from sae_widget.training import Trainer
@@ -27,12 +29,17 @@ if TYPE_CHECKING:
 
     from sae_widget.activations.base import Activations, LanguageModel
     from sae_widget.config import TrainConfig
+    from sae_widget.fidelity import Fidelity
     from sae_widget.sae.base import SAE
 
 SAMPLE = 4096
 """Tokens of the corpus on which statistics are taken while training goes on."""
 EXAMPLES = 20_000
 """Tokens of a corpus larger than the memory that are kept, for examples and statistics."""
+FIDELITY_TOKENS = 1024
+"""Tokens on which the language model's predictions are looked at: a second or so."""
+FIDELITY_LOGITS = 25_000_000
+"""And at most so many logits, so that a wide vocabulary takes no longer."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +69,7 @@ class Desk:
         self._trainer_site: Any = None
         self._trained: dict[Any, Shown] = {}
         self._shown: Shown | None = None
+        self._fidelity: tuple[SAE, Fidelity] | None = None
         self.run = ""  # the name of the trainer's run
         self._version = 0
 
@@ -165,7 +173,7 @@ class Desk:
             ValueError: when the memory does not suffice or there are too few activations.
         """
         assert self.corpus is not None and self.model is not None
-        check_memory(self.corpus.d_in, config.d_sae, config.batch_size or self.corpus.n_tokens)
+        check_memory(self.corpus.d_in, config.d_sae, config.batch_size or self.corpus.n_tokens, config.architecture)
         metadata = {
             "model_name": self.model.name,
             "layer": self.layer,
@@ -232,6 +240,22 @@ class Desk:
         if self.prompt is not None and self.prompt.d_in != sae.d_in:
             raise ValueError(f"this SAE reads {sae.d_in} dimensions, {self.site_words} has {self.prompt.d_in}")
         self.show(Shown(sae, stats, source, bool(sae.metadata.get("skip_first", True)), key), keep=True)
+
+    @property
+    def fidelity_of_shown(self) -> Fidelity | None:
+        """What the language model loses with the SAE on show, where that has been measured."""
+        known = self._fidelity
+        return known[1] if known is not None and self._shown is not None and known[0] is self._shown.sae else None
+
+    def measure_fidelity(self) -> None:
+        """Put the SAE on show into the language model, on the first texts that it was trained on."""
+        shown, read, model = self._shown, self._trained_on, self.model
+        if shown is None or read is None or model is None or not self.can_continue:
+            return
+        some = FIDELITY_LOGITS // model.vocab_size  # a wide vocabulary takes its time
+        with contextlib.suppress(ValueError):  # no window has a second token
+            found = measure_fidelity(shown.sae, model, read, max_tokens=max(128, min(FIDELITY_TOKENS, some)))
+            self._fidelity = shown.sae, found
 
     def forget_training(self) -> None:
         """Go back to the SAE that the site had before anything was trained."""

@@ -81,6 +81,7 @@ class TrainingLoop(Loop):
         yield from self._steps(trainer)
         self._show_training(final=True)
         self._began = False
+        self._look_at_predictions()
         words = self._unsaved or " Click a feature to see what it does."
         notes = self.desk.training_words(), self.desk.trained_words()
         told = " ".join(filter(None, (f"Trained {trainer.step:,} steps.", *notes)))
@@ -169,7 +170,8 @@ class TrainingLoop(Loop):
 
     def _show_features(self) -> None:
         features = self.desk.features()
-        self.publisher.post(features=features, history_tick=len(self._history or ()))
+        fidelity = self.desk.fidelity_of_shown
+        self.publisher.post(features=features, fidelity=fidelity, history_tick=len(self._history or ()))
         if self._job is None or self._paused:
             self._look_for_examples()
 
@@ -178,6 +180,16 @@ class TrainingLoop(Loop):
         with self._cond:
             if self.state.selected is not None:
                 self._dirty["selected"] = time.monotonic()
+
+    def _look_at_predictions(self) -> None:
+        """Measure, when nothing else is to be done, what the language model loses with the trained SAE."""
+        with self._cond:
+            self._dirty["fidelity"] = time.monotonic()
+
+    def _do_fidelity(self) -> None:
+        if self._job is None:
+            self.desk.measure_fidelity()
+            self.publisher.post(fidelity=self.desk.fidelity_of_shown)
 
     def _fail(self, fault: Exception) -> None:
         pane = "chart" if self._began else "controls" if self._job is not None else ""
@@ -192,6 +204,8 @@ class TrainingLoop(Loop):
 
     def _end_job(self) -> None:
         super()._end_job()
+        if self._began:
+            self._look_at_predictions()
         self._show_training(final=True)
         self._began = False
 

@@ -194,7 +194,7 @@ class Loop:
         if self._loading is not None and self._loading.done:
             return "loaded"
         now = time.monotonic()
-        for what in ("model", "read", "settings", "selected", "progress"):
+        for what in ("model", "read", "settings", "selected", "progress", "fidelity"):
             again = what == "selected" == self._last and self._trains  # the training has its turn in between
             if what in self._dirty and self._dirty[what] <= now and not again:
                 return what

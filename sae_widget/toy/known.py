@@ -33,7 +33,7 @@ class ToyConfig:
     mean_norm: float = 0.0
     """Length of a vector that all activations share."""
     outlier_norm: float = 0.0
-    """Length of the first token of every window, the same vector each time, as in GPT-2; 0: it is like the others."""
+    """Length of the first token of every window, the same vector each time but for the noise; 0: like the others."""
     window: int = 0
     """Tokens in a window; 0: there are none, and no token is a first one."""
     noise: float = 0.0
@@ -165,6 +165,23 @@ def toy_data(
     # Far from the seeds of directions and of starts, so that no two of them are the same numbers.
     samples = torch.Generator().manual_seed(((config.seed + 1) * 1_000_003 + sample_seed) ^ 0x70DA7A)
     position = torch.arange(n_tokens) % config.window if config.window else torch.ones(n_tokens, dtype=torch.int64)
+    fixed = config.mean_norm * mean, config.outlier_norm * outlier
+    values, acts = _samples(config, position, directions, fixed, samples)
+    return ToyData(config, values, position, directions, acts, sample_seed)
+
+
+def _samples(
+    config: ToyConfig,
+    position: torch.Tensor,
+    directions: torch.Tensor,
+    fixed: tuple[torch.Tensor, torch.Tensor],
+    samples: torch.Generator,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Values ``[n_tokens, d_in]`` and strengths ``[n_tokens, n_features]``, some rows at a time.
+
+    ``fixed`` is what all share and what stands at position 0, both ``[d_in]``.
+    """
+    n_tokens = len(position)
     acts = torch.empty(n_tokens, config.n_features, dtype=torch.float32)
     values = torch.empty(n_tokens, config.d_in, dtype=torch.float32)
     for start in range(0, n_tokens, max(1, CHUNK // config.n_features)):
@@ -172,12 +189,12 @@ def toy_data(
         acts[rows] = _strengths(config, len(acts[rows]), samples)
         if config.outlier_norm:
             acts[rows][position[rows] == 0] = 0.0
-        values[rows] = acts[rows] @ directions + config.mean_norm * mean
+        values[rows] = acts[rows] @ directions + fixed[0]
         if config.outlier_norm:
-            values[rows][position[rows] == 0] = config.outlier_norm * outlier
+            values[rows][position[rows] == 0] = fixed[1]
         if config.noise:
             values[rows] += config.noise * _normal(values[rows].shape, samples)
-    return ToyData(config, values, position, directions, acts, sample_seed)
+    return values, acts
 
 
 def _normal(shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:

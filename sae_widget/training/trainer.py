@@ -69,7 +69,7 @@ class Trainer:
             feed = make_feed(values, position, config)
             self.d_in, self.metadata = feed.d_in, dict(metadata or {})
             if device == "cpu":
-                check_memory(self.d_in, config.d_sae, mesh.count(feed.batch_size))
+                check_memory(self.d_in, config.d_sae, mesh.count(feed.batch_size), config.architecture)
             if start is not None:
                 check_start(start, config, self.d_in)
             self._engine = Engine(feed, config, start, mesh, device)
@@ -177,8 +177,8 @@ class Trainer:
         self._settle()
         batch = self._engine.feed.effective(config.batch_size)
         if batch > self.batch_size:
-            taken = needed_memory(self.d_in, config.d_sae, self.batch_size)
-            check_memory(self.d_in, config.d_sae, batch, free_memory() + taken)
+            taken = needed_memory(self.d_in, config.d_sae, self.batch_size, config.architecture)
+            check_memory(self.d_in, config.d_sae, batch, config.architecture, free_memory() + taken)
         self._engine.reconfigure(config)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
