@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 KEPT_FREE = 0.15  # of what the limits leave
-FIXED_BYTES = 80_000_000  # what torch and the temporaries of a step need besides, measured
+FIXED_BYTES = 100_000_000  # what torch and the temporaries of a step need besides, measured
 WEIGHT_BYTES = 40  # for each of d_in x d_sae: two matrices' weights, gradients, Adam's moments, and a copy to show
 BATCH_BYTES = {"topk": 8, "standard": 14}
 """For each of batch x d_sae, measured (``tests/test_soak_memory.py``); ``OTHER_BATCH_BYTES`` for the other kinds."""
