@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sae_widget.activations.splice import spliced_logits
     from sae_widget.checkpoint import SaeFileError, load_release, load_sae, load_stats, save_sae
     from sae_widget.config import TrainConfig
+    from sae_widget.data import ShardedActivations, open_corpus
     from sae_widget.explorer import SuperpositionExplorer
     from sae_widget.features import feature_stats, prompt_features, top_contexts
     from sae_widget.fidelity import Fidelity, measure_fidelity
@@ -59,6 +60,7 @@ _HOME = {
     "activations.base": ("Activations", "LanguageModel", "ModelLoadError", "layer_name"),
     "checkpoint": ("SaeFileError", "load_release", "load_sae", "load_stats", "save_sae"),
     "config": ("TrainConfig",),
+    "data": ("ShardedActivations", "open_corpus"),
     "explorer": ("SuperpositionExplorer",),
     "features": ("feature_stats", "prompt_features", "top_contexts"),
     "fidelity": ("Fidelity", "measure_fidelity"),
@@ -105,6 +107,7 @@ __all__ = [
     "ModelLoadError",
     "Recovery",
     "SaeFileError",
+    "ShardedActivations",
     "StandardSAE",
     "SuperpositionConfig",
     "SuperpositionExplorer",
@@ -135,6 +138,7 @@ __all__ = [
     "measure_fidelity",
     "measure_recovery",
     "mmcs",
+    "open_corpus",
     "prompt_features",
     "recovered",
     "relative_reconstruction_bias",

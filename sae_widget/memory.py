@@ -6,9 +6,11 @@ import os
 from pathlib import Path
 
 KEPT_FREE = 0.15  # of what the limits leave
-FIXED_BYTES = 80_000_000  # what torch and the temporaries of a step need besides, measured
+FIXED_BYTES = 100_000_000  # what torch and the temporaries of a step need besides, measured
 WEIGHT_BYTES = 40  # for each of d_in x d_sae: two matrices' weights, gradients, Adam's moments, and a copy to show
-BATCH_BYTES = 16  # for each of batch x d_sae
+BATCH_BYTES = {"topk": 8, "standard": 14}
+"""For each of batch x d_sae, measured (``tests/test_soak_memory.py``); ``OTHER_BATCH_BYTES`` for the other kinds."""
+OTHER_BATCH_BYTES = 20
 CORPUS_BYTES = 8  # for each of n_tokens x d_in: the pieces as they are read, and all of them as one
 BUFFER_ROW_BYTES = 6  # for each of the rows held x d_in: float32, and a block as it is read
 CGROUP_V2 = Path("/sys/fs/cgroup")
@@ -38,42 +40,44 @@ def free_memory(v2: Path = CGROUP_V2, v1: Path = CGROUP_V1, environ: dict[str, s
     return max(0, int(min(figures) * (1 - KEPT_FREE)))
 
 
-def needed_memory(d_in: int, d_sae: int, batch_size: int) -> int:
+def needed_memory(d_in: int, d_sae: int, batch_size: int, architecture: str = "") -> int:
     """Most bytes that training adds to the process: weights, gradients, Adam, batch buffers."""
-    return FIXED_BYTES + (WEIGHT_BYTES * d_in + BATCH_BYTES * batch_size) * d_sae
+    return FIXED_BYTES + _width_bytes(d_in, batch_size, architecture) * d_sae
 
 
-def check_memory(d_in: int, d_sae: int, batch_size: int, free: int | None = None) -> None:
+def _width_bytes(d_in: int, batch_size: int, architecture: str) -> int:
+    """Of each feature."""
+    return WEIGHT_BYTES * d_in + BATCH_BYTES.get(architecture, OTHER_BATCH_BYTES) * batch_size
+
+
+def check_memory(d_in: int, d_sae: int, batch_size: int, architecture: str = "", free: int | None = None) -> None:
     """Raise ``ValueError`` naming the largest width that fits, unless training fits into memory.
 
     Args:
         d_in: width of the activations.
         d_sae: number of features.
         batch_size: tokens in a step.
+        architecture: what is trained; without it the one that takes most counts.
         free: bytes that may be used; ``free_memory()`` by default.
     """
     free = free_memory() if free is None else free
-    needed = needed_memory(d_in, d_sae, batch_size)
+    needed = needed_memory(d_in, d_sae, batch_size, architecture)
     if needed <= free:
         return
-    largest = (free - FIXED_BYTES) // (WEIGHT_BYTES * d_in + BATCH_BYTES * batch_size)
+    largest = (free - FIXED_BYTES) // _width_bytes(d_in, batch_size, architecture)
     fits = f"largest that fits: {largest:,}" if largest >= 1 else "no width fits with this batch size"
     raise ValueError(f"width {d_sae:,} needs about {_gb(needed)}, {_gb(free)} free; {fits}")
 
 
-def check_corpus(d_in: int, n_tokens: int, free: int) -> None:
-    """Raise ``ValueError`` naming how many tokens of a corpus fit, unless these do.
+def corpus_fits(d_in: int, n_tokens: int, free: int) -> bool:
+    """Whether the activations of a corpus fit into memory while their pieces become one.
 
     Args:
         d_in: width of the activations.
-        n_tokens: tokens that were read so far.
+        n_tokens: tokens of the corpus.
         free: bytes that could be used before the first of them.
     """
-    if CORPUS_BYTES * d_in * n_tokens > free:
-        raise ValueError(
-            f"The corpus does not fit into memory: {_gb(free)} free, enough for {free // (CORPUS_BYTES * d_in):,} "
-            "tokens. Ask for fewer tokens."
-        )
+    return CORPUS_BYTES * d_in * n_tokens <= free
 
 
 def check_buffer(d_in: int, n_rows: int, free: int | None = None) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from sae_widget.activations import corpus
 from sae_widget.activations.corpus import PASSAGE_CHARS, corpus_files, corpus_texts
 from sae_widget.config import MAX_TEXT_CHARS
 
@@ -94,3 +95,31 @@ def test_files_are_found_without_reading_them(tmp_path: Path) -> None:
 def test_wrong_types(value: Any) -> None:
     with pytest.raises(TypeError, match="name_or_path must be a string or a path"):
         corpus_texts(value)
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_a_file_is_read_bit_by_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    text = "caf\u00e9 \u2603 \U0001f600 line\n\n" * 3000
+    (tmp_path / "a.txt").write_text("\ufeff" + text, encoding="utf-8", newline="")
+    whole = corpus_texts(tmp_path)
+    monkeypatch.setattr(corpus, "READ_BYTES", size)
+    assert max(map(len, corpus.decoded(tmp_path / "a.txt"))) <= size
+    assert corpus_texts(tmp_path) == whole and "".join(whole) == text
+    (tmp_path / "b.txt").write_bytes("\u2603\u2603".encode() + b"\xe2\x98a")
+    with pytest.raises(ValueError, match=r"byte 0xe2 at offset 6\."):
+        corpus_texts(tmp_path / "b.txt")
+    (tmp_path / "b.txt").write_bytes("\ufeff\u2603".encode() + b"\xe2\x98")
+    with pytest.raises(ValueError, match=r"byte 0xe2 at offset 6\."):
+        corpus_texts(tmp_path / "b.txt")
+
+
+def test_passages_of_a_stream_are_made_as_they_are_needed() -> None:
+    taken: list[int] = []
+
+    def parts() -> Any:
+        for n in range(100):
+            taken.append(n)
+            yield "x" * 15_000
+
+    found = corpus.passages(parts())
+    assert len(next(found)) == PASSAGE_CHARS and taken == [0, 1]

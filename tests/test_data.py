@@ -43,6 +43,17 @@ def test_a_short_corpus_is_read_whole(tiny_gpt2):
     assert concatenate(parts).n_tokens == 7  # five letters and two start tokens
 
 
+def test_no_room_for_more_than_a_start_token_is_the_end(tiny_gpt2):
+    texts = ["abcd", "efg", "hi", "jk", "lm"]  # 4 + 3 + 2 + 2 letters and four start tokens are read at once
+    for most in (15, 16):
+        parts = list(read_corpus(tiny_gpt2, texts, 0, "resid_pre", prepend_bos=True, max_tokens=most))
+        assert concatenate(parts).n_tokens == 15
+    parts = list(read_corpus(tiny_gpt2, texts, 0, "resid_pre", prepend_bos=True, max_tokens=17, first_text=1))
+    assert concatenate(parts).n_tokens == 13
+    with pytest.raises(ValueError, match="no room behind the start token"):
+        list(read_corpus(tiny_gpt2, texts, 0, "resid_pre", prepend_bos=True, max_tokens=1))
+
+
 def test_nothing_to_put_together_is_refused():
     with pytest.raises(ValueError, match="no tokens"):
         concatenate([])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -299,6 +300,26 @@ def test_a_half_precision_model_gives_float32(tiny_gpt2: Any) -> None:
 
     half = language_model(copy.deepcopy(tiny_gpt2.network).to(torch.bfloat16), tiny_gpt2.tokenizer, "half")
     assert get_activations(half, "abc", 1).values.dtype == torch.float32
+
+
+def test_numbers_that_are_too_large_for_float16_are_told(tiny_gpt2: Any) -> None:
+    """F42: the weights are whole, only their products leave the range."""
+    import copy
+
+    network = copy.deepcopy(tiny_gpt2.network)
+    with torch.no_grad():
+        network.transformer.h[1].mlp.c_proj.bias.fill_(60_000.0)
+        network.transformer.h[2].mlp.c_proj.bias.fill_(60_000.0)
+    assert torch.isfinite(get_activations(language_model(network, tiny_gpt2.tokenizer, "whole"), "abc", 2).values).all()
+    half = language_model(network.half(), tiny_gpt2.tokenizer, "half")
+    assert get_activations(half, "abc", 2).values.dtype == torch.float32
+    with pytest.raises(
+        ValueError, match=r"infinite at layer 3 \(after block 3\): half is in float16, whose .* in float32"
+    ):
+        get_activations(half, "abc", 2, "resid_post")
+    broken = language_model(spoiled(tiny_gpt2, "transformer.wte.weight", math.nan).network.half(), half.tokenizer, "b")
+    with pytest.raises(ValueError, match="has damaged weights"):
+        get_activations(broken, "abc", 2)
 
 
 def test_a_tokenizer_that_normalises(tiny_gpt2: Any) -> None:

@@ -52,6 +52,8 @@ class TestFilters:
             "8 held out for validation."
         )
         assert str(filters.LeftOut(10.0, 30)) == ""
+        told = str(filters.LeftOut(10.0, 5000, first=9, so_far=True))
+        assert told == "9 of the 5,000 tokens read so far left out: 9 first positions."
 
     def test_outliers_behind_position_0_are_left_out(self) -> None:
         values = torch.ones(40, 3)
@@ -143,6 +145,7 @@ class TestBlocks:
         source = Blocks()
         feed = BlockFeed(source, replace(CONFIG, batch_size=15))  # 180 rows are kept of a buffer of 200
         assert (feed.n_places, feed.n_kept, feed.full) == (3, 540, False)
+        assert str(feed.left_out()) == "20 of the 200 tokens read so far left out: 20 first positions."
         epochs = []
         for _ in range(3):
             batches = [feed.next() for _ in range(36)]
@@ -154,7 +157,7 @@ class TestBlocks:
             epochs.append(rows)
         assert epochs[0] != epochs[1] != epochs[2]
         assert sorted(source.loaded) == sorted([*range(12)] * 3)  # each block once an epoch
-        assert feed.left_out().tokens == 600 and feed.left_out().first == 60
+        assert str(feed.left_out()) == "60 of 600 tokens left out: 60 first positions."
 
     def test_a_corpus_that_fits_is_loaded_whole(self) -> None:
         source = Blocks(buffer_tokens=None)

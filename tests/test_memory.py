@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from sae_widget.memory import FIXED_BYTES, check_corpus, check_memory, free_memory, needed_memory
+from sae_widget.memory import FIXED_BYTES, check_buffer, check_memory, corpus_fits, free_memory, needed_memory
 
 GB = 10**9
 NOWHERE = Path("/nowhere")
@@ -40,12 +40,14 @@ def a_machine_with_much_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_message_names_the_largest_that_fits() -> None:
     with pytest.raises(
         ValueError,
-        match=r"^width 24,576 needs about 1\.2 GB, 0\.8 GB free; largest that fits: 15,285$",
+        match=r"^width 24,576 needs about 1\.0 GB, 0\.8 GB free; largest that fits: 17,989$",
     ):
+        check_memory(768, 24_576, 1024, "topk", free=800_000_000)
+    check_memory(768, 17_989, 1024, "topk", free=800_000_000)  # 40 x 768 + 8 x 1024 bytes a feature
+    with pytest.raises(ValueError, match="width 17,990 needs"):
+        check_memory(768, 17_990, 1024, "topk", free=800_000_000)
+    with pytest.raises(ValueError, match=r"largest that fits: 13,671$"):  # 40 x 768 + 20 x 1024
         check_memory(768, 24_576, 1024, free=800_000_000)
-    check_memory(768, 15_285, 1024, free=800_000_000)
-    with pytest.raises(ValueError, match="width 15,286 needs"):
-        check_memory(768, 15_286, 1024, free=800_000_000)
 
 
 def test_message_when_nothing_fits() -> None:
@@ -54,9 +56,14 @@ def test_message_when_nothing_fits() -> None:
 
 
 def test_a_corpus_counts_twice_while_its_pieces_become_one() -> None:
-    check_corpus(768, 130_208, free=800_000_000)  # 768 x 8 bytes a token
-    with pytest.raises(ValueError, match=r"0\.8 GB free, enough for 130,208 tokens\. Ask for fewer tokens\.$"):
-        check_corpus(768, 130_209, free=800_000_000)
+    assert corpus_fits(768, 130_208, free=800_000_000)  # 768 x 8 bytes a token
+    assert not corpus_fits(768, 130_209, free=800_000_000)
+
+
+def test_a_buffer_counts_its_rows_and_a_block() -> None:
+    check_buffer(768, 173_611, free=800_000_000)  # 768 x 6 bytes a row
+    with pytest.raises(ValueError, match=r"^173,612 tokens .* 0\.8 GB free, enough for 173,611\. .*smaller buffer_tok"):
+        check_buffer(768, 173_612, free=800_000_000)
 
 
 def test_machine_alone() -> None:
@@ -111,10 +118,10 @@ def peak():
         return int(status.read_text().split("VmHWM:")[1].split()[0]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
-d_in, d_sae, batch = map(int, sys.argv[1:])
+d_in, d_sae, batch = map(int, sys.argv[1:4])
 values = torch.randn(2 * batch, d_in)
 before = peak()
-config = TrainConfig(d_sae=d_sae, steps=3, batch_size=batch)
+config = TrainConfig(architecture=sys.argv[4], d_sae=d_sae, steps=3, batch_size=batch)
 trainer = Trainer(values, torch.ones(len(values), dtype=torch.long), config)
 list(trainer.run())
 trainer.sae()
@@ -122,11 +129,15 @@ print(peak() - before)
 """
 
 
+def taken(d_in: int, d_sae: int, batch: int, architecture: str = "topk") -> int:
+    """Bytes that training added to a fresh process at its worst moment."""
+    command = [sys.executable, "-c", PEAK, str(d_in), str(d_sae), str(batch), architecture]
+    return int(subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout)
+
+
 @pytest.mark.parametrize(("d_in", "d_sae", "batch"), [(192, 2048, 256), (256, 12_288, 512)])
 def test_prediction_is_never_below_what_is_taken(d_in: int, d_sae: int, batch: int) -> None:
     # Nor above by more than half, save for the fixed part.
-    command = [sys.executable, "-c", PEAK, str(d_in), str(d_sae), str(batch)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
-    taken, predicted = int(done.stdout), needed_memory(d_in, d_sae, batch)
-    assert taken <= predicted
-    assert predicted - FIXED_BYTES <= 1.5 * taken
+    found, predicted = taken(d_in, d_sae, batch), needed_memory(d_in, d_sae, batch, "topk")
+    assert found <= predicted
+    assert predicted - FIXED_BYTES <= 1.5 * found

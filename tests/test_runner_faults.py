@@ -19,8 +19,7 @@ from tests.running import ENDLESS, QUICK, begin, train, until, weights
 
 HOOKS = [
     "runner.desk.get_activations",
-    "runner.desk.corpus_texts",
-    "runner.desk.pieces",
+    "runner.desk.TextPieces",
     "runner.desk.read_corpus",
     "runner.desk.concatenate",
     "runner.desk.check_memory",

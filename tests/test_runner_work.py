@@ -256,18 +256,6 @@ def test_too_wide_for_the_memory_is_refused_before_anything_is_made(start, monke
     assert "largest that fits" in state.status.message
 
 
-def test_a_corpus_too_large_for_the_memory_is_refused_while_it_is_read(start, monkeypatch):
-    state, runner = start()
-    monkeypatch.setattr("sae_widget.runner.desk.free_memory", lambda: 32 * 8 * 1000 + 1)
-    runner.command("train")
-    assert runner.wait(60)
-    assert state.status.phase == "failed"
-    assert "The corpus does not fit into memory: 0.0 GB free, enough for 1,000 tokens." in state.status.message
-    state.corpus_tokens = 1000
-    train(runner)
-    assert len(state.history) == 60
-
-
 def test_two_runners_on_one_model_give_what_each_gives_alone(start):
     alone = {}
     for layer in (1, 2):

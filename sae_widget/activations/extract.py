@@ -260,10 +260,15 @@ def _where_not_finite(model: LanguageModel, ids: torch.Tensor, layer: int, hook_
         kind, at = _kind(resid), layer_name(number, "resid_post", model.n_layer)
         number += 1
     where = f"layer {number} ({at})" if kind else f"layer {layer} ({layer_name(layer, hook_name, model.n_layer)})"
-    return (
-        f"model output is {kind or 'NaN'} at {where}: {model.label} has damaged weights. "
-        "Nothing was trained on it; load another model."
-    )
+    if resid.dtype == torch.float16 and _weights_are_finite(model):
+        why, advice = "is in float16, whose numbers end at 65,504", "load it in float32"
+    else:
+        why, advice = "has damaged weights", "load another model"
+    return f"model output is {kind or 'NaN'} at {where}: {model.label} {why}. Nothing was trained on it; {advice}."
+
+
+def _weights_are_finite(model: LanguageModel) -> bool:
+    return all(bool(torch.isfinite(weight).all()) for weight in model.network.parameters())
 
 
 def _kind(values: torch.Tensor) -> str | None:

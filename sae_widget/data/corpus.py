@@ -56,8 +56,9 @@ def open_corpus(
         if value is not None and (type(value) is not int or value < 1):
             raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
     tell = progress or (lambda _done, _total: None)
-    enough = _Enough(model, max_tokens)
-    texts = TextPieces(corpus, enough=enough, looked=lambda: tell(0, max_tokens))
+    texts = TextPieces(corpus, enough=Enough(model, max_tokens), later=True)
+    for _ in texts.reading():
+        tell(0, max_tokens)
     read = model, texts, layer, hook_name
     source = ModelActivations(*read, prepend_bos=prepend_bos, max_tokens=max_tokens, buffer_tokens=buffer_tokens)
     if store is None:
@@ -70,12 +71,18 @@ def open_corpus(
     return ShardedActivations(store, buffer_tokens)
 
 
-class _Enough:
-    """Counts the tokens of the pieces of a stream, so that no more of it is copied than is read."""
+class Enough:
+    """Counts the tokens of the pieces of a stream, so that no more of it is copied than is read.
+
+    Args:
+        model: whose tokens.
+        max_tokens: how many are needed.
+    """
 
     def __init__(self, model: LanguageModel, max_tokens: int) -> None:
         self._model, self._left = model, max_tokens
 
     def __call__(self, piece: str) -> bool:
+        """Whether this piece brings them to as many as are needed."""
         self._left -= len(encode_text(self._model.tokenizer, piece)[1])
         return self._left <= 0

@@ -73,10 +73,12 @@ def read_corpus(
         first_text: where to begin.
 
     Yields:
-        Records of a few thousand tokens; together they hold ``max_tokens`` tokens, or all there are.
+        Records of a few thousand tokens; together they hold ``max_tokens`` tokens, or all there are (or one less, where
+        only a start token would have room).
     """
     left, at = max_tokens, first_text
-    while left > 0 and at < len(texts):
+    least = 2 if prepend_bos else 1  # a start token alone is no window
+    while at < len(texts) and (left >= least or left == max_tokens > 0):
         some = list(texts[at : at + PIECES_AT_ONCE])
         at += len(some)
         part = get_activations(model, some, layer, hook_name, prepend_bos=prepend_bos, max_tokens=left)

@@ -15,9 +15,9 @@ from sae_widget.activations.corpus import BOM, corpus_files, corpus_passages, de
 from sae_widget.data.pieces import cut, pieces
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-LOOK_EVERY = 256  # pieces between two calls of ``looked``
+LOOK_EVERY = 256  # pieces between two breaths
 SAMPLED = 64  # pieces that tell one corpus from another
 
 
@@ -31,7 +31,7 @@ class TextPieces(Sequence[str]):
         corpus: a name or path as in ``corpus_passages``, or texts.
         seed: of the order.
         enough: told each piece of a stream; true ends the copying. None copies all of it.
-        looked: called now and then while it reads; what it raises ends the reading.
+        later: leave the first reading to ``reading``.
 
     Raises:
         TypeError: ``corpus`` is no name, path or list of strings.
@@ -44,24 +44,24 @@ class TextPieces(Sequence[str]):
         seed: int = 0,
         *,
         enough: Callable[[str], bool] | None = None,
-        looked: Callable[[], None] | None = None,
+        later: bool = False,
     ) -> None:
         self._texts: list[str] = []
         self._files: list[Path] = []
         self._spool: BinaryIO | None = None
         self._file, self._start, self._size = array("I"), array("Q"), array("I")
+        self._order = array("I")
         self._lock = threading.Lock()  # the temporary file has one place at which it is read
-        self._looked = looked or (lambda: None)
-        if not isinstance(corpus, (str, Path)):
-            self._texts = pieces(corpus, seed)
-        elif corpus == "documentation":
-            self._texts = pieces(corpus_passages(corpus), seed)
-        elif is_stream(corpus):
-            self._copy(str(corpus), enough or (lambda _: False))
-        else:
-            self._find(corpus)
-        self._order = array("I", range(len(self._start)))
-        random.Random(seed).shuffle(self._order)
+        self._reading = self._read_through(corpus, seed, enough or (lambda _: False))
+        if not later:
+            for _ in self.reading():
+                pass
+
+    def reading(self) -> Iterator[None]:
+        """Read the corpus through for the first time, with breaths; there are no pieces before its end."""
+        for number, _ in enumerate(self._reading):
+            if number % LOOK_EVERY == 0:
+                yield
 
     def __len__(self) -> int:
         return len(self._texts) or len(self._order)
@@ -82,15 +82,28 @@ class TextPieces(Sequence[str]):
             found.update(self[at].encode("utf-8", "surrogatepass"))
         return found.hexdigest()[:32]
 
+    def _read_through(
+        self, corpus: str | Path | Sequence[str], seed: int, enough: Callable[[str], bool]
+    ) -> Iterator[None]:
+        """Note the pieces of a corpus; a breath after each piece of a large one."""
+        if not isinstance(corpus, (str, Path)):
+            self._texts = pieces(corpus, seed)
+        elif corpus == "documentation":
+            self._texts = pieces(corpus_passages(corpus), seed)
+        elif is_stream(corpus):
+            yield from self._copy(str(corpus), enough)
+        else:
+            yield from self._find(corpus)
+        self._order = array("I", range(len(self._start)))
+        random.Random(seed).shuffle(self._order)
+
     def _add(self, file: int, start: int, piece: str, size: int) -> None:
         if piece.strip():
             self._file.append(file)
             self._start.append(start)
             self._size.append(size)
-            if len(self._start) % LOOK_EVERY == 0:
-                self._looked()
 
-    def _find(self, corpus: str | Path) -> None:
+    def _find(self, corpus: str | Path) -> Iterator[None]:
         """Note the places of the pieces in the files, which are read part by part."""
         self._files = corpus_files(corpus)
         for number, path in enumerate(self._files):
@@ -100,10 +113,11 @@ class TextPieces(Sequence[str]):
                     size = len(piece.encode())
                     self._add(number, at, piece, size)
                     at += size
+                    yield
         if not self._start:
             raise ValueError(f"{Path(corpus).expanduser()} has no text in it. Choose another corpus.")
 
-    def _copy(self, corpus: str, enough: Callable[[str], bool]) -> None:
+    def _copy(self, corpus: str, enough: Callable[[str], bool]) -> Iterator[None]:
         """Copy a stream's pieces into a temporary file until there are enough."""
         self._spool = tempfile.TemporaryFile(prefix="sae_widget.")
         at = 0
@@ -115,6 +129,7 @@ class TextPieces(Sequence[str]):
                 at += len(data)
                 if enough(piece):
                     return
+                yield
 
     def _read(self, number: int) -> str:
         start, size = self._start[number], self._size[number]

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sae_widget.activations.base import check_site, layer_name
-from sae_widget.activations.corpus import corpus_texts
 from sae_widget.activations.extract import get_activations
 from sae_widget.bundled import bundled_sae
-from sae_widget.data import concatenate, pieces, read_corpus
+from sae_widget.data import PIECES_AT_ONCE, Enough, TextPieces, concatenate, read_corpus
 from sae_widget.features import (
     FeatureCardData,
     Features,
@@ -21,7 +20,8 @@ from sae_widget.features import (
     top_contexts,
 )
 from sae_widget.fidelity import measure_fidelity
-from sae_widget.memory import check_corpus, check_memory, free_memory
+from sae_widget.memory import check_memory, corpus_fits, free_memory
+from sae_widget.runner.large import LargeCorpus
 from sae_widget.training import Trainer
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 SAMPLE = 4096
 """Tokens of the corpus on which statistics are taken while training goes on."""
+EXAMPLES = 20_000
+"""Tokens of a corpus larger than the memory that are kept, for examples and statistics."""
 FIDELITY_TOKENS = 1024
 """Tokens on which the language model's predictions are looked at: a second or so."""
 FIDELITY_LOGITS = 25_000_000
@@ -58,8 +60,10 @@ class Desk:
         self.model: LanguageModel | None = None
         self.layer, self.hook_name, self.prepend_bos = 0, "resid_pre", True
         self.prompt: Activations | None = None
-        self.corpus: Activations | None = None
+        self.corpus: Activations | None = None  # or its first tokens, when it is large
+        self.large: LargeCorpus | None = None
         self.trainer: Trainer | None = None
+        self._trained_large: LargeCorpus | None = None
         self._trained_on: Activations | None = None  # the corpus of the trainer, which the next one may replace
         self._corpus_key: Any = None
         self._trainer_site: Any = None
@@ -86,7 +90,8 @@ class Desk:
 
     def take_model(self, model: LanguageModel) -> None:
         """Put another language model on the desk; what belongs to the old one leaves it."""
-        self.model, self.prompt, self.corpus, self._corpus_key = model, None, None, None
+        self.model, self.prompt = model, None
+        self.drop_corpus()
         self._shown = None
 
     def read(self, text: str, layer: int, hook_name: str, *, prepend_bos: bool) -> None:
@@ -122,20 +127,31 @@ class Desk:
             raise ValueError("no language model is loaded yet")
         if corpus == "text":
             self.corpus = get_activations(self.model, text, self.layer, self.hook_name, prepend_bos=self.prepend_bos)
-            self._corpus_key = key
+            self._corpus_key, self.large = key, None
             return
+        self.large = None
         parts: list[Activations] = []
         n_read, free = 0, free_memory()
-        reader = read_corpus(
-            self.model, pieces(corpus_texts(corpus)), self.layer, self.hook_name,
-            prepend_bos=self.prepend_bos, max_tokens=n_tokens,
-        )  # fmt: skip
-        for part in reader:
+        texts = TextPieces(corpus, enough=Enough(self.model, n_tokens), later=True)
+        for _ in texts.reading():
+            yield 0
+        place = self.model, texts, self.layer, self.hook_name
+        for part in read_corpus(*place, prepend_bos=self.prepend_bos, max_tokens=n_tokens):
             parts.append(part)
             n_read += part.n_tokens
-            check_corpus(part.d_in, n_read, free)
+            expected = min(n_tokens, n_read * len(texts) // (PIECES_AT_ONCE * len(parts)))
+            if not corpus_fits(part.d_in, expected if n_read >= EXAMPLES else n_read, free):
+                given: dict[str, Any] = {"prepend_bos": self.prepend_bos, "max_tokens": n_tokens, "free": free}
+                self.large = LargeCorpus(*place, **given)
+                parts = _first(parts, min(EXAMPLES, n_read // 2))
+                break
             yield n_read
         self.corpus, self._corpus_key = concatenate(parts), key
+
+    def write_training_data(self) -> Iterator[int]:
+        """Bring a corpus that does not fit into memory to the disk, once; yields the tokens that are written."""
+        if self.large is not None:
+            yield from self.large.write()
 
     def has_examples(self, corpus: str, n_tokens: int, text: str) -> bool:
         """Whether texts are there, read at this place, in which to look for a feature of the SAE on show."""
@@ -148,7 +164,7 @@ class Desk:
 
     def drop_corpus(self) -> None:
         """Let go of a corpus that is not the one that was asked for."""
-        self.corpus = self._corpus_key = None
+        self.corpus = self._corpus_key = self.large = None
 
     def start_training(self, config: TrainConfig, run: str) -> Trainer:
         """A fresh trainer on the corpus, for a run of this name.
@@ -157,18 +173,36 @@ class Desk:
             ValueError: when the memory does not suffice or there are too few activations.
         """
         assert self.corpus is not None and self.model is not None
-        check_memory(self.corpus.d_in, config.d_sae, config.batch_size or self.corpus.n_tokens)
+        check_memory(self.corpus.d_in, config.d_sae, config.batch_size or self.corpus.n_tokens, config.architecture)
         metadata = {
             "model_name": self.model.name,
             "layer": self.layer,
             "hook_name": self.hook_name,
             "prepend_bos": self.prepend_bos,
-            "training_tokens": self.corpus.n_tokens,
+            "training_tokens": self.large.source.n_tokens if self.large else self.corpus.n_tokens,
             "skip_first": config.skip_first,
         }
-        self.trainer = Trainer(self.corpus.values, self.corpus.position, config, metadata=metadata)
+        if self.large is not None:
+            self.trainer = Trainer(self.large.source, config=config, metadata=metadata)
+        else:
+            self.trainer = Trainer(self.corpus.values, self.corpus.position, config, metadata=metadata)
         self._trainer_site, self._trained_on, self.run = self.site, self.corpus, run
+        self._trained_large = self.large  # its files stay for as long as the trainer reads them
         return self.trainer
+
+    def training_words(self) -> str:
+        """Where the activations of the training come from, when they are not in memory."""
+        return self._trained_large.words if self._trained_large else ""
+
+    def trained_words(self) -> str:
+        """What was left out of the training, and how the SAE does on what was held out."""
+        if self.trainer is None:
+            return ""
+        found = self.trainer.validation()
+        held = (
+            f"Explained variance {found.explained_variance:.3f} on {found.n_tokens:,} tokens held out." if found else ""
+        )
+        return " ".join(words for words in (self.trainer.left_out, held) if words)
 
     @property
     def can_continue(self) -> bool:
@@ -225,7 +259,7 @@ class Desk:
 
     def forget_training(self) -> None:
         """Go back to the SAE that the site had before anything was trained."""
-        self.trainer = self._trained_on = None
+        self.trainer = self._trained_on = self._trained_large = None
         self._trained.pop(self.site, None)
         self._shown = self._bundled()
 
@@ -253,3 +287,15 @@ class Desk:
             return None
         found = bundled_sae(self.layer, self.hook_name, self.model.n_layer)
         return found and Shown(*found, f"the bundled SAE, {self.site_words}", key=f"bundled, {self.site_words}")
+
+
+def _first(parts: list[Activations], n_tokens: int) -> list[Activations]:
+    """The first records, those that begin within so many tokens."""
+    kept: list[Activations] = []
+    total = 0
+    for part in parts:
+        if kept and total + part.n_tokens > n_tokens:
+            break
+        kept.append(part)
+        total += part.n_tokens
+    return kept

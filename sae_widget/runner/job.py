@@ -67,6 +67,9 @@ class TrainingLoop(Loop):
                 if not self._noticed():
                     self._say("reading", f"Reading the corpus: {n:,} tokens")
                 yield
+            for n in self.desk.write_training_data():
+                self._say("reading", f"Reading the corpus to the disk, as it does not fit into memory: {n:,} tokens")
+                yield
             trainer = self.desk.start_training(state.settings, run_name())
             self._history = History(d_sae=trainer.config.d_sae)  # from here on it is another run
             self._began, self._halved = True, False
@@ -82,7 +85,9 @@ class TrainingLoop(Loop):
         self._began = False
         self._look_at_predictions()
         words = self._unsaved or " Click a feature to see what it does."
-        self._say("ready", f"Trained {trainer.step:,} steps.{words}", trouble=bool(self._unsaved))
+        notes = self.desk.training_words(), self.desk.trained_words()
+        told = " ".join(filter(None, (f"Trained {trainer.step:,} steps.", *notes)))
+        self._say("ready", f"{told}{words}", trouble=bool(self._unsaved))
 
     def _steps(self, trainer: Any) -> Generator[None, None, None]:
         assert self._history is not None
@@ -138,7 +143,7 @@ class TrainingLoop(Loop):
         notice = self._noticed()
         self._say(
             "training",
-            self._status.message if notice else "Training",
+            self._status.message if notice else ". ".join(filter(None, ("Training", self.desk.training_words()))),
             trouble=notice,
             step=record.step,
             total=trainer.config.steps,

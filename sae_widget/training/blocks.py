@@ -136,7 +136,8 @@ class BlockFeed:
 
     def left_out(self) -> LeftOut:
         """Of the blocks that were read so far."""
-        return LeftOut(self.config.max_norm_multiple, *self.counts.sum(0).tolist())
+        so_far = bool((self.counts[:, 0] == 0).any())
+        return LeftOut(self.config.max_norm_multiple, *self.counts.sum(0).tolist(), so_far=so_far)
 
     def state(self) -> dict[str, torch.Tensor]:
         """Where in which epoch it is, and what was left out so far."""

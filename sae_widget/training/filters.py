@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -20,6 +20,7 @@ class LeftOut:
     first: int = 0  # position 0 of a window
     outliers: int = 0  # a norm far above the others'
     held_out: int = 0  # in a window that is kept for validation
+    so_far: bool = field(default=False, kw_only=True)  # whether not all of the corpus was looked at
 
     def __str__(self) -> str:
         """In words; nothing when all tokens were taken."""
@@ -30,7 +31,8 @@ class LeftOut:
         ]
         told = ", ".join(part for part in parts if part)
         total = self.first + self.outliers + self.held_out
-        return f"{total:,} of {self.tokens:,} tokens left out: {told}." if told else ""
+        of = f"the {self.tokens:,} tokens read so far" if self.so_far else f"{self.tokens:,} tokens"
+        return f"{total:,} of {of} left out: {told}." if told else ""
 
 
 def _counted(count: int, thing: str) -> str:

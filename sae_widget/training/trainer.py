@@ -69,7 +69,7 @@ class Trainer:
             feed = make_feed(values, position, config)
             self.d_in, self.metadata = feed.d_in, dict(metadata or {})
             if device == "cpu":
-                check_memory(self.d_in, config.d_sae, mesh.count(feed.batch_size))
+                check_memory(self.d_in, config.d_sae, mesh.count(feed.batch_size), config.architecture)
             if start is not None:
                 check_start(start, config, self.d_in)
             self._engine = Engine(feed, config, start, mesh, device)
@@ -175,11 +175,11 @@ class Trainer:
         if changed:
             raise ValueError(f"{', '.join(changed)} cannot change while this SAE trains; stop first")
         self._settle()
-        mesh = self._engine.mesh
+        mesh, kind = self._engine.mesh, config.architecture
         before, batch = mesh.count(self.batch_size), mesh.count(self._engine.feed.effective(config.batch_size))
         if batch > before:
-            taken = needed_memory(self.d_in, config.d_sae, before)
-            check_memory(self.d_in, config.d_sae, batch, free_memory() + taken)
+            taken = needed_memory(self.d_in, config.d_sae, before, kind)
+            check_memory(self.d_in, config.d_sae, batch, kind, free_memory() + taken)
         self._engine.reconfigure(config)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
