@@ -29,6 +29,13 @@ def first_fault(error: ValidationError) -> str:
     return f"{where[:80]}: {message[:1].lower()}{message[1:160].rstrip('.')}"
 
 
+def folder_of(path: str | Path) -> Path:
+    """A folder's path, or ``SaeFileError`` for one that no system can have."""
+    if "\0" in str(path):
+        raise SaeFileError("The path has a NUL character in it. Nothing was read or written.")
+    return Path(path)
+
+
 def reason(error: OSError) -> str:
     """What the system says, with the name of the file and nothing of where it is."""
     name = f" ({Path(error.filename).name})" if isinstance(error.filename, str) and error.filename else ""

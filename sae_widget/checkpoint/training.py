@@ -8,14 +8,15 @@ random state), ``training_state.json`` everything else. They may lie in the fold
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sae_widget.checkpoint.atomic import read_together, replace_files
-from sae_widget.checkpoint.base import TRAINING, TRAINING_INFO, SaeFileError, reason, unreadable
+from sae_widget.checkpoint.base import TRAINING, TRAINING_INFO, SaeFileError, folder_of, reason, unreadable
 from sae_widget.checkpoint.tensors import by, pieces, read_tensors
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
 
     from sae_widget.checkpoint.atomic import Content
@@ -36,7 +37,7 @@ def save_training_state(path: str | Path, tensors: dict[str, torch.Tensor], info
     Raises:
         SaeFileError: it could not be written; what was there before is intact.
     """
-    folder = Path(path)
+    folder = folder_of(path)
     contents = training_contents(tensors, info)
     try:
         replace_files(folder, contents)
@@ -59,7 +60,7 @@ def load_training_state(
     Raises:
         SaeFileError: saying which file and what is wrong with it; also when there is none.
     """
-    folder = Path(path)
+    folder = folder_of(path)
     try:
         return read_together(folder, lambda: _load(folder, expected))
     except OSError as error:
