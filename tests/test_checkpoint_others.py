@@ -232,6 +232,8 @@ def test_names_of_places() -> None:
         names = shared_names({"layer": 3, "hook_name": hook, "model_name": "gpt2"})
         assert names == {"model_name": "gpt2", "hook_name": f"blocks.3.hook_{hook}"}
         assert our_site(names["hook_name"]) == {"layer": 3, "hook_name": hook}
+    kept = {"prepend_bos": True, "context_size": 128, "training_tokens": 5, "hook_name": "hook_embed"}
+    assert shared_names(kept) == {"prepend_bos": True, "context_size": 128, "hook_name": "hook_embed"}
     for hook in ("blocks.3.attn.hook_z", "hook_embed", "blocks.3.hook_mlp_in", "blocks.99999.hook_mlp_out", ""):
         assert our_site(hook) == {}
     assert [is_of_heads(f"blocks.3.attn.hook_{hook}") for hook in ("z", "q", "pattern")] == [True] * 3
@@ -245,6 +247,12 @@ def test_a_mismatch_names_both() -> None:
     words = "this SAE was trained on gpt2-small resid_pre 8, the explorer reads gpt2 resid_pre 7"
     assert mismatch(sae, "gpt2", 7, "resid_pre") == words
     assert mismatch(sae, "distilgpt2", 8, "resid_pre") is not None and mismatch(sae, "gpt2", 8, "mlp_out") is not None
+    only = an_sae(metadata={"model_name": "gpt2"})
+    assert mismatch(only, "gpt2", 8, "resid_pre") is None
+    assert (
+        mismatch(only, "bundled", 8, "resid_pre")
+        == "this SAE was trained on gpt2, the explorer reads bundled resid_pre 8"
+    )
     last = an_sae(metadata={"model_name": "gpt2", "hook_name": "final_norm"})
     assert mismatch(last, "gpt2", 11, "final_norm") is None
     assert "trained on gpt2 final_norm, the" in str(mismatch(last, "gpt2", 11, "mlp_out"))

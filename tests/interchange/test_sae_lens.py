@@ -11,9 +11,10 @@ import torch
 
 from sae_widget.checkpoint import load_sae, save_sae
 from sae_widget.sae import REGISTRY, SAE
+from tests.interchange.peers import peer
 
 pytestmark = pytest.mark.peers
-sae_lens = pytest.importorskip("sae_lens", reason="SAELens is in an environment of its own: make test-peers")
+sae_lens = peer("sae_lens")
 
 D_IN, D_SAE = 12, 30
 EXTRA: dict[str, dict[str, Any]] = {
