@@ -69,6 +69,22 @@ def test_an_old_folder(tmp_path: Path) -> None:
     assert (loaded.encode(some_x()) > 0).sum(1).max() <= 3
 
 
+def test_a_model_with_centred_writing_weights(tmp_path: Path) -> None:
+    """Its activations are ours less their mean, so such an SAE centres what it is given."""
+    kwargs, x = {"model_from_pretrained_kwargs": {"center_writing_weights": True}}, some_x()
+    mean = x.mean(1, keepdim=True)
+    sae = load_sae(foreign(tmp_path / "a", OLD | kwargs))
+    assert torch.allclose(sae(x), an_sae()(x - mean) + mean, atol=1e-6)
+    for changes, way in (
+        ({"normalize_activations": "layer_norm"}, "layer_norm"),
+        ({"hook_point": "blocks.8.hook_mlp_in"}, "none"),  # not written by weights alone
+        ({"model_from_pretrained_kwargs": {"center_writing_weights": False}}, "none"),
+    ):
+        assert load_sae(foreign(tmp_path / "a", OLD | kwargs | changes)).normalize_activations == way
+    with pytest.raises(SaeFileError, match="constant_norm_rescale of a model with centred writing weights is not"):
+        load_sae(foreign(tmp_path / "a", OLD | kwargs | {"normalize_activations": "constant_norm_rescale"}))
+
+
 def test_factors_of_fine_tuning(tmp_path: Path) -> None:
     factor = torch.arange(1.0, 11.0)
     sae = load_sae(foreign(tmp_path / "a", OLD | {"finetuning_scaling_factor": True}, scaling_factor=factor))

@@ -50,6 +50,7 @@ class Metadata(BaseModel):
 
     hook_name: str | None = None
     model_name: str | None = None
+    model_from_pretrained_kwargs: dict[str, Any] | None = None
     sae_widget: Own | None = None
 
 
@@ -77,9 +78,16 @@ class SaeConfig(BaseModel):
         return self.metadata.sae_widget or Own()
 
     @property
+    def centred(self) -> bool:
+        """Whether it was trained on a model with centred writing weights, whose activations have mean 0."""
+        kwargs = self.metadata.model_from_pretrained_kwargs or {}
+        return kwargs.get("center_writing_weights") is True and "layer" in our_site(self.metadata.hook_name or "")
+
+    @property
     def normalization(self) -> str:
         """``SAE.normalize_activations``."""
-        return self.own.normalize_activations or READ_NORMALIZATIONS[self.normalize_activations]
+        told = READ_NORMALIZATIONS[self.normalize_activations]
+        return "center" if told == "none" and (self.centred or self.own.normalize_activations) else told
 
     def sae_metadata(self) -> dict[str, Any]:
         """``SAE.metadata``: as it was saved, or made from SAELens' names."""
@@ -153,6 +161,8 @@ def check_meaning(config: SaeConfig) -> None:
     if config.normalize_activations not in READ_NORMALIZATIONS or own.normalize_activations not in (None, "center"):
         named = str(own.normalize_activations or config.normalize_activations)[:40]
         raise unreadable(CONFIG, f"normalize_activations {named!r} is not supported")
+    if config.centred and config.normalize_activations == "constant_norm_rescale":
+        raise unreadable(CONFIG, "constant_norm_rescale of a model with centred writing weights is not supported")
     if config.architecture == "standard" and config.activation_fn_str != "relu":
         raise unreadable(CONFIG, f"activation_fn_str {config.activation_fn_str[:40]!r} is not supported")
     if own.architecture is not None and own.architecture not in (*_as_jumprelu(), config.architecture):
@@ -180,7 +190,7 @@ def write_config(sae: SAE, dtype: str) -> bytes:
     """``cfg.json`` of an SAE, flat, in SAELens' names.
 
     An SAE with one threshold for all features (BatchTopK) is a JumpReLU SAE to SAELens, as its own are; our notes
-    say what it was. Centring is no normalisation that SAELens knows: there the caller has to centre.
+    say what it was. Centring is no normalisation to SAELens but a way to load the model, so that is what it is told.
 
     Raises:
         SaeFileError: the SAE's metadata cannot be written as JSON.
@@ -193,9 +203,10 @@ def write_config(sae: SAE, dtype: str) -> bytes:
     if isinstance(sae, BatchTopKSAE):
         own |= {"architecture": architecture, "k": sae.k}
         architecture, fields = "jumprelu", {}
-    centred = sae.normalize_activations == "center"
+    centred, told = sae.normalize_activations == "center", shared_names(sae.metadata)
     if centred:
         own["normalize_activations"] = "center"
+        told["model_from_pretrained_kwargs"] = {"center_writing_weights": True}
     config = {
         "architecture": architecture,
         "d_in": sae.d_in,
@@ -209,7 +220,7 @@ def write_config(sae: SAE, dtype: str) -> bytes:
         "metadata": {
             "sae_lens_version": LAYOUT_VERSION,
             "training_architecture": sae.architecture,
-            **shared_names(sae.metadata),
+            **told,
             "sae_widget": own | {"metadata": _finite(sae.metadata)},
         },
     }

@@ -108,7 +108,10 @@ def test_centring_is_left_to_their_caller(name: str, tmp_path: Path) -> None:
     theirs, mean = read_by_them(tmp_path), x.mean(dim=-1, keepdim=True)
     with torch.no_grad():
         assert torch.allclose(sae(x), theirs(x - mean) + mean, atol=1e-5)
+    assert theirs.cfg.metadata.model_from_pretrained_kwargs == {"center_writing_weights": True}
     assert load_sae(tmp_path).normalize_activations == "center"
+    theirs.save_model(tmp_path)  # without our notes
+    assert torch.allclose(load_sae(tmp_path)(x), sae(x), atol=1e-5)
 
 
 @every_architecture
