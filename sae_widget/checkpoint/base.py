@@ -16,9 +16,14 @@ class SaeFileError(Exception):
     """A folder with an SAE could not be read or written; the message is a sentence for the person."""
 
 
+def printable(words: str) -> str:
+    """Words out of a file that stay on one line and mean nothing to a terminal."""
+    return "".join(sign if sign.isprintable() else "?" for sign in words)
+
+
 def unreadable(what: str, why: str) -> SaeFileError:
     """The error of a file that cannot be loaded."""
-    return SaeFileError(f"{what}: {why}. Nothing was loaded, and what you have is unchanged.")
+    return SaeFileError(f"{printable(f'{what}: {why}')}. Nothing was loaded, and what you have is unchanged.")
 
 
 def first_fault(error: ValidationError) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from sae_widget.checkpoint.base import CONFIG, SaeFileError, first_fault, unreadable
+from sae_widget.checkpoint.base import CONFIG, SaeFileError, first_fault, printable, unreadable
 from sae_widget.checkpoint.old import is_old, modern
 from sae_widget.checkpoint.sites import is_of_heads, our_model_name, our_site, shared_names
 from sae_widget.config import ARCHITECTURES
@@ -109,7 +109,7 @@ def parse_config(content: bytes) -> SaeConfig:
     version, made_by = _version(told)
     if version > FORMAT_VERSION:
         raise SaeFileError(
-            f"This SAE was made by sae_widget {made_by}; please update. "
+            f"This SAE was made by sae_widget {printable(made_by)}; please update. "
             "Nothing was loaded, and what you have is unchanged."
         )
     try:

@@ -11,7 +11,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from sae_widget.checkpoint.atomic import read_together, replace_files
-from sae_widget.checkpoint.base import TRAINING, TRAINING_INFO, SaeFileError, folder_of, reason, unreadable
+from sae_widget.checkpoint.base import TRAINING, TRAINING_INFO, SaeFileError, folder_of, printable, reason, unreadable
 from sae_widget.checkpoint.tensors import by, pieces, read_tensors
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def _parse(content: bytes) -> tuple[dict[str, tuple[int, ...]], dict[str, Any]]:
         raise unreadable(TRAINING_INFO, f"it has more than the {MAX_INFO_BYTES:,} bytes that are read")
     try:
         whole = json.loads(content)
-        version, made_by = whole["format_version"], str(whole.get("made_by", "a newer version"))[:40]
+        version, made_by = whole["format_version"], printable(str(whole.get("made_by", "a newer version"))[:40])
         if type(version) is int and version > TRAINING_VERSION:
             raise SaeFileError(f"This training was saved by sae_widget {made_by}; please update. Nothing was loaded.")
         shapes = {name: tuple(int(n) for n in shape) for name, shape in whole["shapes"].items()}
