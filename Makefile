@@ -32,7 +32,7 @@ test-fast: $(VENV)/.installed-test  ## run the tests that need no browser
 	$(PYTEST) -m "not browser and not soak and not peers" -n 2
 
 test-peers: $(PEERS)/.installed  ## run the tests against SAELens, dictionary_learning and sparsify, in $(VENV)-peers
-	$(PEERS)/bin/python -m pytest -q -m peers -n 0 tests/interchange
+	SAE_WIDGET_PEERS=1 $(PEERS)/bin/python -m pytest -q -m peers -n 0 tests/interchange
 
 test-browser: $(VENV)/.installed-test  ## run the tests in JupyterLab and Chromium; pictures go to artifacts/
 	./.ci/chromium $(PY)
@@ -72,7 +72,7 @@ $(VENV)/.installed-%: pyproject.toml constraints.txt | $(PY)
 
 # The peers have an environment of their own. The last two lines leave out what the peers ask for and never use here:
 # nnsight would bring torchvision, whose builds for other torches break `import sae_lens`.
-$(PEERS)/.installed: constraints.txt constraints-peers.txt
+$(PEERS)/.installed: constraints.txt constraints-peers.txt | $(PY)
 	@echo "Installing SAELens, dictionary_learning and sparsify into $(PEERS) (a few minutes the first time)"
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -c constraints-peers.txt \

@@ -16,9 +16,14 @@ class SaeFileError(Exception):
     """A folder with an SAE could not be read or written; the message is a sentence for the person."""
 
 
+def printable(words: str) -> str:
+    """Words out of a file that stay on one line and mean nothing to a terminal."""
+    return "".join(sign if sign.isprintable() else "?" for sign in words)
+
+
 def unreadable(what: str, why: str) -> SaeFileError:
     """The error of a file that cannot be loaded."""
-    return SaeFileError(f"{what}: {why}. Nothing was loaded, and what you have is unchanged.")
+    return SaeFileError(f"{printable(f'{what}: {why}')}. Nothing was loaded, and what you have is unchanged.")
 
 
 def first_fault(error: ValidationError) -> str:
@@ -27,6 +32,13 @@ def first_fault(error: ValidationError) -> str:
     where = ".".join(str(part) for part in first["loc"]) or "the file"
     message = first["msg"].removeprefix("Value error, ")
     return f"{where[:80]}: {message[:1].lower()}{message[1:160].rstrip('.')}"
+
+
+def folder_of(path: str | Path) -> Path:
+    """A folder's path, or ``SaeFileError`` for one that no system can have."""
+    if "\0" in str(path):
+        raise SaeFileError("The path has a NUL character in it. Nothing was read or written.")
+    return Path(path)
 
 
 def reason(error: OSError) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from sae_widget.checkpoint.base import CONFIG, SaeFileError, first_fault, unreadable
+from sae_widget.checkpoint.base import CONFIG, SaeFileError, first_fault, printable, unreadable
 from sae_widget.checkpoint.old import is_old, modern
 from sae_widget.checkpoint.sites import is_of_heads, our_model_name, our_site, shared_names
 from sae_widget.config import ARCHITECTURES
@@ -50,6 +50,7 @@ class Metadata(BaseModel):
 
     hook_name: str | None = None
     model_name: str | None = None
+    model_from_pretrained_kwargs: dict[str, Any] | None = None
     sae_widget: Own | None = None
 
 
@@ -77,9 +78,16 @@ class SaeConfig(BaseModel):
         return self.metadata.sae_widget or Own()
 
     @property
+    def centred(self) -> bool:
+        """Whether it was trained on a model with centred writing weights, whose activations have mean 0."""
+        kwargs = self.metadata.model_from_pretrained_kwargs or {}
+        return kwargs.get("center_writing_weights") is True and "layer" in our_site(self.metadata.hook_name or "")
+
+    @property
     def normalization(self) -> str:
         """``SAE.normalize_activations``."""
-        return self.own.normalize_activations or READ_NORMALIZATIONS[self.normalize_activations]
+        told = READ_NORMALIZATIONS[self.normalize_activations]
+        return "center" if told == "none" and (self.centred or self.own.normalize_activations) else told
 
     def sae_metadata(self) -> dict[str, Any]:
         """``SAE.metadata``: as it was saved, or made from SAELens' names."""
@@ -101,7 +109,7 @@ def parse_config(content: bytes) -> SaeConfig:
     version, made_by = _version(told)
     if version > FORMAT_VERSION:
         raise SaeFileError(
-            f"This SAE was made by sae_widget {made_by}; please update. "
+            f"This SAE was made by sae_widget {printable(made_by)}; please update. "
             "Nothing was loaded, and what you have is unchanged."
         )
     try:
@@ -153,6 +161,8 @@ def check_meaning(config: SaeConfig) -> None:
     if config.normalize_activations not in READ_NORMALIZATIONS or own.normalize_activations not in (None, "center"):
         named = str(own.normalize_activations or config.normalize_activations)[:40]
         raise unreadable(CONFIG, f"normalize_activations {named!r} is not supported")
+    if config.centred and config.normalize_activations == "constant_norm_rescale":
+        raise unreadable(CONFIG, "constant_norm_rescale of a model with centred writing weights is not supported")
     if config.architecture == "standard" and config.activation_fn_str != "relu":
         raise unreadable(CONFIG, f"activation_fn_str {config.activation_fn_str[:40]!r} is not supported")
     if own.architecture is not None and own.architecture not in (*_as_jumprelu(), config.architecture):
@@ -180,7 +190,7 @@ def write_config(sae: SAE, dtype: str) -> bytes:
     """``cfg.json`` of an SAE, flat, in SAELens' names.
 
     An SAE with one threshold for all features (BatchTopK) is a JumpReLU SAE to SAELens, as its own are; our notes
-    say what it was. Centring is no normalisation that SAELens knows: there the caller has to centre.
+    say what it was. Centring is no normalisation to SAELens but a way to load the model, so that is what it is told.
 
     Raises:
         SaeFileError: the SAE's metadata cannot be written as JSON.
@@ -193,9 +203,10 @@ def write_config(sae: SAE, dtype: str) -> bytes:
     if isinstance(sae, BatchTopKSAE):
         own |= {"architecture": architecture, "k": sae.k}
         architecture, fields = "jumprelu", {}
-    centred = sae.normalize_activations == "center"
+    centred, told = sae.normalize_activations == "center", shared_names(sae.metadata)
     if centred:
         own["normalize_activations"] = "center"
+        told["model_from_pretrained_kwargs"] = {"center_writing_weights": True}
     config = {
         "architecture": architecture,
         "d_in": sae.d_in,
@@ -209,7 +220,7 @@ def write_config(sae: SAE, dtype: str) -> bytes:
         "metadata": {
             "sae_lens_version": LAYOUT_VERSION,
             "training_architecture": sae.architecture,
-            **shared_names(sae.metadata),
+            **told,
             "sae_widget": own | {"metadata": _finite(sae.metadata)},
         },
     }

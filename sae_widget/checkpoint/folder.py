@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sae_widget.checkpoint.atomic import read_together, replace_files
-from sae_widget.checkpoint.base import CONFIG, STATS, TRAINING, TRAINING_INFO, WEIGHTS, SaeFileError, reason, unreadable
+from sae_widget.checkpoint.base import (
+    CONFIG,
+    STATS,
+    TRAINING,
+    TRAINING_INFO,
+    WEIGHTS,
+    SaeFileError,
+    folder_of,
+    reason,
+    unreadable,
+)
 from sae_widget.checkpoint.config import MAX_CONFIG_BYTES, parse_config, write_config
 from sae_widget.checkpoint.dictionaries import DICTIONARY, load_dictionary
 from sae_widget.checkpoint.sparsify import SPARSIFY_WEIGHTS, load_coder
@@ -15,6 +24,8 @@ from sae_widget.checkpoint.training import training_contents
 from sae_widget.checkpoint.weights import OPTIONAL, STORED, file_shapes, folded, unfolded
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
 
     from sae_widget.checkpoint.atomic import Content
@@ -45,7 +56,7 @@ def save_sae(
     """
     if dtype not in STORED:
         raise ValueError(f"dtype must be one of {', '.join(STORED)}, got {dtype!r}")
-    folder = Path(path)
+    folder = folder_of(path)
     weights = folded(sae, dtype)
     contents: dict[str, Content] = {WEIGHTS: pieces(weights), CONFIG: write_config(sae, dtype)}
     if stats is not None:
@@ -75,7 +86,7 @@ def load_sae(path: str | Path, *, d_in: int | None = None) -> SAE:
     Raises:
         SaeFileError: saying which file and what is wrong with it.
     """
-    folder = Path(path)
+    folder = folder_of(path)
     return _read(folder, lambda: _load(folder, d_in))
 
 
@@ -85,7 +96,7 @@ def load_stats(path: str | Path) -> dict[str, torch.Tensor] | None:
     Raises:
         SaeFileError: they cannot be read.
     """
-    folder = Path(path)
+    folder = folder_of(path)
     return _read(folder, lambda: read_tensors(folder / STATS) if (folder / STATS).exists() else None)
 
 

@@ -21,6 +21,7 @@ _FIELDS = {
 }
 _TOLD = {
     "model_name",
+    "model_from_pretrained_kwargs",
     "hook_name",
     "hook_head_index",
     "prepend_bos",

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 FINAL_NORM = "ln_final.hook_normalized"
 _SITES = "resid_pre|resid_mid|resid_post|attn_out|mlp_out"
 _HEADS = re.compile(r"hook_(z|q|k|v|pattern|attn_scores|result)(_|$)")
+_KEPT = ("prepend_bos", "context_size", "dataset_path", "neuronpedia_id", "seqpos_slice")
 _OTHER_NAMES = {
     "gpt2-small": "gpt2",
     "openai-community/gpt2": "gpt2",
@@ -42,8 +43,8 @@ def is_of_heads(hook_name: str) -> bool:
 
 
 def shared_names(metadata: dict[str, Any]) -> dict[str, Any]:
-    """Model and hook of our metadata, by the names that other readers know."""
-    names: dict[str, Any] = {}
+    """Model, hook and what else SAELens keeps of our metadata, by the names that other readers know."""
+    names = {key: metadata[key] for key in _KEPT if metadata.get(key) is not None}
     if isinstance(metadata.get("model_name"), str):
         names["model_name"] = metadata["model_name"]
     layer, hook = metadata.get("layer"), metadata.get("hook_name")
@@ -51,21 +52,24 @@ def shared_names(metadata: dict[str, Any]) -> dict[str, Any]:
         names["hook_name"] = FINAL_NORM
     elif isinstance(layer, int) and isinstance(hook, str):
         names["hook_name"] = f"blocks.{layer}.hook_{hook}"
+    elif isinstance(hook, str) and "hook_" in hook:  # a name of theirs that we have no other for
+        names["hook_name"] = hook
     return names
 
 
 def mismatch(sae: SAE, model_name: str, layer: int, hook_name: str) -> str | None:
     """A sentence naming both places when an SAE says that it was trained at another; None when they agree.
 
-    An SAE that does not say where it was trained agrees with every place. ``final_norm`` is one place, whatever
-    the layer.
+    What an SAE does not say agrees with everything; ``final_norm`` is one place, whatever the layer.
     """
     told = tuple(sae.metadata.get(key) for key in ("model_name", "layer", "hook_name"))
-    if told == (None, None, None):
-        return None
     model, at, hook = told
-    same = our_model_name(str(model)) == our_model_name(model_name) and hook == hook_name
-    if same and (at == layer or hook == "final_norm"):
+    here = (
+        model is None or our_model_name(str(model)) == our_model_name(model_name),
+        at is None or at == layer or hook == hook_name == "final_norm",
+        hook is None or hook == hook_name,
+    )
+    if all(here):
         return None
     made = " ".join(str(part) for part in (model, hook, at) if part is not None)
     return f"this SAE was trained on {made}, the explorer reads {model_name} {hook_name} {layer}"

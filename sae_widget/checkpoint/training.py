@@ -8,14 +8,15 @@ random state), ``training_state.json`` everything else. They may lie in the fold
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sae_widget.checkpoint.atomic import read_together, replace_files
-from sae_widget.checkpoint.base import TRAINING, TRAINING_INFO, SaeFileError, reason, unreadable
+from sae_widget.checkpoint.base import TRAINING, TRAINING_INFO, SaeFileError, folder_of, printable, reason, unreadable
 from sae_widget.checkpoint.tensors import by, pieces, read_tensors
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
 
     from sae_widget.checkpoint.atomic import Content
@@ -36,7 +37,7 @@ def save_training_state(path: str | Path, tensors: dict[str, torch.Tensor], info
     Raises:
         SaeFileError: it could not be written; what was there before is intact.
     """
-    folder = Path(path)
+    folder = folder_of(path)
     contents = training_contents(tensors, info)
     try:
         replace_files(folder, contents)
@@ -59,7 +60,7 @@ def load_training_state(
     Raises:
         SaeFileError: saying which file and what is wrong with it; also when there is none.
     """
-    folder = Path(path)
+    folder = folder_of(path)
     try:
         return read_together(folder, lambda: _load(folder, expected))
     except OSError as error:
@@ -113,7 +114,7 @@ def _parse(content: bytes) -> tuple[dict[str, tuple[int, ...]], dict[str, Any]]:
         raise unreadable(TRAINING_INFO, f"it has more than the {MAX_INFO_BYTES:,} bytes that are read")
     try:
         whole = json.loads(content)
-        version, made_by = whole["format_version"], str(whole.get("made_by", "a newer version"))[:40]
+        version, made_by = whole["format_version"], printable(str(whole.get("made_by", "a newer version"))[:40])
         if type(version) is int and version > TRAINING_VERSION:
             raise SaeFileError(f"This training was saved by sae_widget {made_by}; please update. Nothing was loaded.")
         shapes = {name: tuple(int(n) for n in shape) for name, shape in whole["shapes"].items()}

@@ -7,8 +7,10 @@ tensors needs are followed here with plain values, and any other instruction or 
 
 from __future__ import annotations
 
+import errno
 import math
 import pickletools
+import struct
 import zipfile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -40,6 +42,20 @@ _PLAIN = {"BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BININT", "BININT1", 
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _NOTHING = {"PROTO", "FRAME"}
+
+_DAMAGE = (  # what zipfile, pickletools and the reading below say of it
+    zipfile.BadZipFile,
+    struct.error,
+    ValueError,
+    IndexError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    NotImplementedError,
+    EOFError,
+    OverflowError,
+)
 
 
 class _Mark:
@@ -83,9 +99,11 @@ def read_zipped(path: Path) -> dict[str, torch.Tensor]:
             return {name: as_float32(f"{path.name}: {name}", t) for name, t in _tensors(archive, size).items()}
     except _Refused as error:
         raise unreadable(path.name, f"{error}, so it was not read further") from error
-    except (zipfile.BadZipFile, ValueError, IndexError, KeyError, TypeError, RuntimeError, AttributeError) as error:
+    except _DAMAGE as error:
         raise unreadable(path.name, "it is damaged") from error
-    except (NotImplementedError, EOFError, OverflowError, RecursionError) as error:
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a record that begins before the file does
+            raise
         raise unreadable(path.name, "it is damaged") from error
 
 

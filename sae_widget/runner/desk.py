@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sae_widget.activations.base import check_site, layer_name
 from sae_widget.activations.extract import get_activations
 from sae_widget.bundled import bundled_sae
+from sae_widget.checkpoint.sites import mismatch
 from sae_widget.data import PIECES_AT_ONCE, Enough, TextPieces, concatenate, read_corpus
 from sae_widget.features import (
     FeatureCardData,
@@ -233,10 +234,9 @@ class Desk:
         Raises:
             ValueError: when it was trained at another place, naming both.
         """
-        made = tuple(sae.metadata.get(key) for key in ("model_name", "layer", "hook_name"))
-        if made != self.site and made != (None, None, None):
-            here, there = (f"{model} {hook} {layer}" for model, layer, hook in (self.site, made))
-            raise ValueError(f"this SAE was trained on {there}, the explorer reads {here}")
+        elsewhere = mismatch(sae, *self.site)
+        if elsewhere is not None:
+            raise ValueError(elsewhere)
         if self.prompt is not None and self.prompt.d_in != sae.d_in:
             raise ValueError(f"this SAE reads {sae.d_in} dimensions, {self.site_words} has {self.prompt.d_in}")
         self.show(Shown(sae, stats, source, bool(sae.metadata.get("skip_first", True)), key), keep=True)

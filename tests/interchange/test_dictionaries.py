@@ -13,11 +13,12 @@ import torch
 
 from sae_widget.checkpoint import SaeFileError, load_sae
 from sae_widget.checkpoint.dictionaries import CLASSES
+from tests.interchange.peers import peer
 from tests.interchange.test_sae_lens import random, some_x
 
 pytestmark = pytest.mark.peers
 for library in ("dictionary_learning", "sparsify"):
-    pytest.importorskip(library, reason="it is in an environment of its own: make test-peers")
+    peer(library)
 
 D_IN, D_SAE = 12, 30
 BUILD: dict[str, Any] = {

@@ -11,9 +11,10 @@ import torch
 
 from sae_widget.checkpoint import load_sae, save_sae
 from sae_widget.sae import REGISTRY, SAE
+from tests.interchange.peers import peer
 
 pytestmark = pytest.mark.peers
-sae_lens = pytest.importorskip("sae_lens", reason="SAELens is in an environment of its own: make test-peers")
+sae_lens = peer("sae_lens")
 
 D_IN, D_SAE = 12, 30
 EXTRA: dict[str, dict[str, Any]] = {
@@ -107,7 +108,10 @@ def test_centring_is_left_to_their_caller(name: str, tmp_path: Path) -> None:
     theirs, mean = read_by_them(tmp_path), x.mean(dim=-1, keepdim=True)
     with torch.no_grad():
         assert torch.allclose(sae(x), theirs(x - mean) + mean, atol=1e-5)
+    assert theirs.cfg.metadata.model_from_pretrained_kwargs == {"center_writing_weights": True}
     assert load_sae(tmp_path).normalize_activations == "center"
+    theirs.save_model(tmp_path)  # without our notes
+    assert torch.allclose(load_sae(tmp_path)(x), sae(x), atol=1e-5)
 
 
 @every_architecture
