@@ -2,8 +2,8 @@
 
 The peers get what makes them good: rows without position 0, scaled to mean norm sqrt(d_in) (as SAELens documents it;
 dictionary_learning finds more at this scale than at its own, a mean square norm of 1), warm-ups and decay in proportion
-to the run, and two learning rates, their own and ours, of which the better one counts. Ours runs once with its defaults. TopK is compared at the same k; for ReLU the
-peers' penalties are searched until they have the L0 of ours.
+to the run, and two learning rates, their own and ours, of which the better one counts. Ours runs once with its
+defaults. TopK is compared at the same k; for ReLU the peers' penalties are searched until they have the L0 of ours.
 """
 
 from __future__ import annotations
