@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sae_widget.activations.base import Adapter, BlockParts, ModelLoadError
+from sae_widget.activations.base import Adapter, BlockParts, ModelLoadError, unchanged
 from sae_widget.activations.families import family_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from sae_widget.activations.base import Change
 
 ADAPTERS: dict[str, Callable[[Any], Adapter]] = {}
 
@@ -47,13 +49,14 @@ class GPT2Adapter:
         positions = torch.arange(token_ids.shape[1], device=token_ids.device)
         return self.body.drop(self.body.wte(token_ids) + self.body.wpe(positions))
 
-    def block(self, index: int, resid_pre: torch.Tensor) -> BlockParts:
-        """The read points of block ``index``, each ``[batch, pos, d_in]``."""
+    def block(self, index: int, resid_pre: torch.Tensor, change: Change = unchanged) -> BlockParts:
+        """The read points of block ``index``, each ``[batch, pos, d_in]``; ``change`` as in ``Adapter``."""
         block = self.body.h[index]
-        attn_out = block.attn(block.ln_1(resid_pre), attention_mask=_causal_mask(self.body, resid_pre))[0]
-        resid_mid = attn_out + resid_pre
-        mlp_out = block.mlp(block.ln_2(resid_mid))
-        return BlockParts(attn_out, resid_mid, mlp_out, resid_mid + mlp_out)
+        attended = block.attn(block.ln_1(resid_pre), attention_mask=_causal_mask(self.body, resid_pre))[0]
+        attn_out = change("attn_out", attended)
+        resid_mid = change("resid_mid", attn_out + resid_pre)
+        mlp_out = change("mlp_out", block.mlp(block.ln_2(resid_mid)))
+        return BlockParts(attn_out, resid_mid, mlp_out, change("resid_post", resid_mid + mlp_out))
 
     def final_norm(self, resid: torch.Tensor) -> torch.Tensor:
         """``ln_f``, whose output the head reads."""
@@ -77,8 +80,8 @@ class GPTNeoXAdapter:
         """``[batch, pos]`` ids to ``[batch, pos, d_in]``: the tokens alone."""
         return self.body.emb_dropout(self.body.embed_in(token_ids))
 
-    def block(self, index: int, resid_pre: torch.Tensor) -> BlockParts:
-        """The read points of block ``index``, each ``[batch, pos, d_in]``."""
+    def block(self, index: int, resid_pre: torch.Tensor, change: Change = unchanged) -> BlockParts:
+        """The read points of block ``index``, each ``[batch, pos, d_in]``; ``change`` as in ``Adapter``."""
         layer = self.body.layers[index]
         positions = torch.arange(resid_pre.shape[1], device=resid_pre.device)[None]  # [1, pos]
         attended = layer.attention(
@@ -86,11 +89,12 @@ class GPTNeoXAdapter:
             attention_mask=_causal_mask(self.body, resid_pre),
             position_embeddings=self.body.rotary_emb(resid_pre, position_ids=positions),
         )
-        attn_out = layer.post_attention_dropout(attended[0])
-        resid_mid = attn_out + resid_pre
+        attn_out = change("attn_out", layer.post_attention_dropout(attended[0]))
+        resid_mid = change("resid_mid", attn_out + resid_pre)
         mlp_input = resid_pre if layer.use_parallel_residual else resid_mid
         mlp_out = layer.post_mlp_dropout(layer.mlp(layer.post_attention_layernorm(mlp_input)))
-        return BlockParts(attn_out, resid_mid, mlp_out, resid_mid + mlp_out)
+        mlp_out = change("mlp_out", mlp_out)
+        return BlockParts(attn_out, resid_mid, mlp_out, change("resid_post", resid_mid + mlp_out))
 
     def final_norm(self, resid: torch.Tensor) -> torch.Tensor:
         """``final_layer_norm``, whose output the head reads."""

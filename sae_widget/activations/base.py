@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sae_widget.config import HOOK_NAMES
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
+
+    Change = Callable[[str, torch.Tensor], torch.Tensor]
 
 
 class ModelLoadError(Exception):
@@ -23,14 +27,22 @@ class DamagedModelError(ModelLoadError):
     """The files of a model are damaged or incomplete."""
 
 
+def unchanged(name: str, values: torch.Tensor) -> torch.Tensor:
+    """The clean run: every read point as the model has it."""
+    return values
+
+
 class Adapter(Protocol):
     """What the extractor needs from one family of language models."""
 
     def embed(self, token_ids: torch.Tensor) -> torch.Tensor:
         """``[batch, pos]`` ids to ``[batch, pos, d_in]``, the input of the first block."""
 
-    def block(self, index: int, resid_pre: torch.Tensor) -> BlockParts:
-        """All read points of one block, from its input ``[batch, pos, d_in]``."""
+    def block(self, index: int, resid_pre: torch.Tensor, change: Change = unchanged) -> BlockParts:
+        """All read points of one block, from its input ``[batch, pos, d_in]``.
+
+        Each read point behind the input goes through ``change(name, values)`` before anything reads it.
+        """
 
     def final_norm(self, resid: torch.Tensor) -> torch.Tensor:
         """The norm after the last block, same shape."""
