@@ -2,8 +2,8 @@
 
 The peers get what makes them good: rows without position 0, scaled to mean norm sqrt(d_in) (as SAELens documents it;
 dictionary_learning finds more at this scale than at its own, a mean square norm of 1), warm-ups and decay in proportion
-to the run, and two learning rates, their own and ours, of which the better one counts. Ours runs once with its defaults. TopK is compared at the same k; for ReLU the
-peers' penalties are searched until they have the L0 of ours.
+to the run, and two learning rates, their own and ours, of which the better one counts. Ours runs once with its
+defaults. TopK is compared at the same k; for ReLU the peers' penalties are searched until they have the L0 of ours.
 """
 
 from __future__ import annotations
@@ -78,22 +78,18 @@ def against_peers(field: Field, sample: Sample, kind: str) -> list[tuple[str, st
         found = [_peer_at(own.l0, peer, replace(task, rate=r), train, held, sample.true) for r in RATES]
         best[peer] = [one for one in found if one is not None]
     what = f"{field.name}, {'TopK' if kind == 'topk' else 'ReLU'}, {steps * field.batch_size:,} tokens, L0 {own.l0:.1f}"
-    rows = [
-        _row(
-            f"{what}: explained variance",
-            {n: max((s.variance for s in some), default=None) for n, some in best.items()},
-        )
-    ]
+    rows = [_row(f"{what}: explained variance", {name: [s.variance for s in some] for name, some in best.items()})]
     if sample.true is not None:
-        rows.append(_row(f"{what}: MMCS", {n: max((s.mmcs for s in some), default=None) for n, some in best.items()}))
+        rows.append(_row(f"{what}: MMCS", {name: [s.mmcs for s in some] for name, some in best.items()}))
     return rows
 
 
-def _row(what: str, values: dict[str, float | None]) -> tuple[str, str, str]:
-    told = ", ".join(f"{name} " + ("does not come to it" if v is None else f"{v:.4f}") for name, v in values.items())
-    theirs = [value for name, value in values.items() if name != "ours" and value is not None]
-    behind = f"{values['ours'] - max(theirs):+.4f}" if theirs else "alone"
-    return what, f"{behind} ({told})", f"at least -{BELOW:g}"
+def _row(what: str, found: dict[str, list[float]]) -> tuple[str, str, str]:
+    """Ours less the best of the peers' runs; a peer without any never had this L0."""
+    told = ", ".join(f"{name} {max(some):.4f}" if some else f"{name} never has it" for name, some in found.items())
+    theirs = [value for name, some in found.items() if name != "ours" for value in some]
+    apart = f"{found['ours'][0] - max(theirs):+.4f} " if theirs else ""
+    return what, f"{apart}({told})", f"at least -{BELOW:g}"
 
 
 def _peer_at(l0: float, peer: str, task: Task, *data: Any) -> Score | None:
