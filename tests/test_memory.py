@@ -40,7 +40,7 @@ def a_machine_with_much_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_message_names_the_largest_that_fits() -> None:
     with pytest.raises(
         ValueError,
-        match=r"^width 24,576 needs about 1\.0 GB, 0\.8 GB free; largest that fits: 17,989$",
+        match=r"^width 24,576 needs about 1\.1 GB, 0\.8 GB free; largest that fits: 17,989$",
     ):
         check_memory(768, 24_576, 1024, "topk", free=800_000_000)
     check_memory(768, 17_989, 1024, "topk", free=800_000_000)  # 40 x 768 + 8 x 1024 bytes a feature
