@@ -97,7 +97,7 @@ def read(model: LanguageModel, args: argparse.Namespace, layer: int, flag: StopF
 def _in_memory(model: LanguageModel, args: argparse.Namespace, layer: int, flag: StopFlag, bar: Any) -> Any:
     from sae_widget.activations.corpus import corpus_texts
     from sae_widget.data import concatenate, pieces, read_corpus
-    from sae_widget.memory import check_corpus, free_memory
+    from sae_widget.memory import corpus_fits, free_memory
 
     texts = pieces(args.text or corpus_texts(args.corpus))
     parts, free, n_read = [], free_memory(), 0
@@ -108,10 +108,11 @@ def _in_memory(model: LanguageModel, args: argparse.Namespace, layer: int, flag:
         parts.append(part)
         n_read += part.n_tokens
         bar.update(part.n_tokens)
-        try:
-            check_corpus(part.d_in, n_read, free)
-        except ValueError as fault:
-            raise ValueError(f"{fault} Or give --store FOLDER, and its activations are read from the disk.") from fault
+        if not corpus_fits(part.d_in, n_read, free):
+            raise ValueError(
+                f"The corpus does not fit into memory: {n_read:,} tokens were read. Ask for fewer --tokens, or give "
+                "--store FOLDER, and its activations are read from the disk."
+            )
     return concatenate(parts)
 
 
