@@ -115,7 +115,7 @@ def test_an_architecture_without_a_training_rule_is_refused(monkeypatch: pytest.
         monkeypatch.setitem(ARCHITECTURES, "read-only", ())
         x = torch.randn(20, 6, generator=torch.Generator().manual_seed(3))
         config = TrainConfig(architecture="read-only", d_sae=10)
-        words = "has no training rule: ReadOnlySAE lacks `fire`. Nothing was trained; choose one of standard, "
+        words = "has no training rule: ReadOnlySAE lacks `fire`. Nothing was trained; choose one of "
         with pytest.raises(ValueError, match=re.escape(words)):
             Trainer(x, torch.ones(20, dtype=torch.long), config)
     finally:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from sae_widget.features import FeatureStats
+from sae_widget.fidelity import Fidelity
 from sae_widget.sae import StandardSAE, TopKSAE
 from sae_widget.state import Status
 from sae_widget.views import health
@@ -23,7 +23,7 @@ from sae_widget.views.health import (
 )
 from tests.hand_made import activations, features, history
 
-FIDELITY = SimpleNamespace(
+FIDELITY = Fidelity(
     ce_clean=3.2, ce_sae=3.29, ce_zero=7.7, ce_mean=6.9, recovered_zero=0.98, recovered_mean=0.9757, kl=0.0123,
     n_tokens=4096,
 )  # fmt: skip
