@@ -55,7 +55,7 @@ def test_the_ten_lines(tmp_path, monkeypatch, sae_widget_home):
 def test_the_commands_are_known(capsys):
     told = [line.split("#")[0] for block in blocks("console") for line in block.splitlines()]
     own = [shlex.split(line)[1:] for line in told if line.startswith("sae-widget ")]
-    assert [arguments[0] for arguments in own] == ["train", "info"]
+    assert [arguments[0] for arguments in own] == ["train", "train", "info"]
     for arguments in own:
         assert _parser().parse_args(arguments).run
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
