@@ -169,3 +169,25 @@ def state_with_features(state: Any) -> Any:
 
     state.features = features()
     return state
+
+
+@pytest.fixture
+def ready_state() -> Iterator[Any]:
+    """The state of an explorer that is ready, for a view by itself."""
+    from sae_widget.state import ExplorerState, Status
+    from sae_widget.views.selection import selection_for
+    from tests.hand_made import language_model
+
+    made = ExplorerState(language_model=language_model(), status=Status("ready", "Ready"))
+    yield made
+    selection_for(made).close()
+
+
+@pytest.fixture
+def form(ready_state: Any) -> Iterator[Any]:
+    """The form over that state."""
+    from sae_widget.views.controls import Controls
+
+    made = Controls(ready_state)
+    yield made
+    made.close()

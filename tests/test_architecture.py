@@ -23,6 +23,7 @@ RANKS = {
     "cells": 0,
     "config": 0,
     "journal": 0,
+    "threads": 0,
     "views.palette": 0,
     "activations": 1,
     "memory": 1,

@@ -107,6 +107,24 @@ def test_features_that_are_dead_start_again_from_the_worst_tokens() -> None:
     assert all(torch.equal(getattr(work.params, name)[kept], tensor[kept]) for name, tensor in before.items())
 
 
+def test_a_resampled_feature_gets_the_threshold_of_a_new_one_and_no_threshold_is_ever_negative() -> None:
+    values, position = small_data()
+    trainer = Trainer(values, position, TrainConfig(architecture="jumprelu", d_sae=24, steps=2, batch_size=64))
+    engine, threshold = trainer._engine, trainer._engine.work.params.extra["threshold"]
+    threshold[:5] = 1e-7  # a step of Adam takes them below zero
+    engine.work.params.b_enc[:] = 5.0  # everything fires, so every threshold has a gradient or none
+    list(trainer.run())
+    assert float(threshold.min()) >= 0
+    assert float(trainer.sae().threshold.min()) >= 0
+    threshold.fill_(9.0)
+    for moment in engine.moments:
+        moment.extra["threshold"].fill_(1.0)
+    engine.work.error.fill_(1.0)
+    resample(engine.work, engine.moments, torch.tensor([2, 7]), seed=0)
+    assert threshold[[2, 7]].tolist() == pytest.approx([0.1, 0.1]) and threshold[3] == 9.0
+    assert not engine.moments[1].extra["threshold"][[2, 7]].any() and engine.moments[1].extra["threshold"][3] == 1.0
+
+
 def test_resampling_brings_dead_features_back() -> None:
     # An encoder bias far below zero kills half of the features for good, unless they start again.
     values, position, _ = ladder(4_000)
@@ -134,3 +152,16 @@ def test_a_bfloat16_run_goes_on_as_one_from_its_state() -> None:
     assert not second._engine.work.bfloat16
     second.load_state_dict(first.state_dict())
     assert [record.loss for record in second.run()] == losses[5:]
+
+
+def test_the_number_of_threads_goes_with_a_run() -> None:
+    x, position = torch.randn(64, 8, generator=generator(5)), torch.ones(64, dtype=torch.int64)
+    config = TrainConfig(d_sae=16, k=2, steps=4, batch_size=32)
+    first = Trainer(x, position, config)
+    next(first.run())
+    state = first.state_dict()
+    assert int(state["threads"]) == 1  # the product is small
+    second = Trainer(x, position, config)
+    assert second._engine.threads == 0
+    second.load_state_dict(state)
+    assert second._engine.threads == 1

@@ -6,27 +6,20 @@ import pytest
 
 from sae_widget.config import FIXED_SETTINGS, TrainConfig
 from sae_widget.sae import REGISTRY
-from sae_widget.state import ExplorerState, Status
-from sae_widget.views.controls import Controls
+from sae_widget.state import Status
 from sae_widget.views.fields import STOP_FIRST
-from sae_widget.views.selection import selection_for
-from tests.hand_made import language_model
 
 OWN = {"matryoshka_batchtopk": {"matryoshka_levels"}, "jumprelu": {"bandwidth"}}
 
 
 @pytest.fixture
-def state():
-    made = ExplorerState(language_model=language_model(), status=Status("ready", "Ready"))
-    yield made
-    selection_for(made).close()
+def state(ready_state):
+    return ready_state
 
 
 @pytest.fixture
-def fold(state):
-    made = Controls(state)
-    yield made.training.advanced
-    made.close()
+def fold(form):
+    return form.training.advanced
 
 
 def seen(widget):

@@ -8,28 +8,17 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from sae_widget.config import HOOK_NAMES, MAX_TEXT_CHARS, TrainConfig
-from sae_widget.state import PHASES, ExplorerState, Status
-from sae_widget.views.controls import Controls
+from sae_widget.state import PHASES, Status
 from sae_widget.views.fields import STOP_FIRST
 from sae_widget.views.presets import PRESETS
-from sae_widget.views.selection import selection_for
 from sae_widget.views.source_controls import HOOK_WORDS, MODELS, OTHER
 from sae_widget.views.train_controls import epoch_words
 from tests.hand_made import activations, history, language_model
 
 
 @pytest.fixture
-def state():
-    made = ExplorerState(language_model=language_model(), status=Status("ready", "Ready"))
-    yield made
-    selection_for(made).close()
-
-
-@pytest.fixture
-def form(state):
-    made = Controls(state)
-    yield made
-    made.close()
+def state(ready_state):
+    return ready_state
 
 
 def entries(form):

@@ -6,28 +6,16 @@ import pytest
 
 from sae_widget.config import ARCHITECTURES, TrainConfig
 from sae_widget.sae import REGISTRY
-from sae_widget.state import ExplorerState, Status
-from sae_widget.views.controls import Controls
+from sae_widget.state import Status
 from sae_widget.views.kind_controls import HARD_PENALTY, KINDS
-from sae_widget.views.selection import selection_for
-from tests.hand_made import language_model
 
 PENALTIES = {"standard": "l1_coefficient", "gated": "l1_coefficient", "jumprelu": "l0_coefficient"}
 MODES = [(name, aims) for name in REGISTRY for aims in ((False, True) if name in PENALTIES else (False,))]
 
 
 @pytest.fixture
-def state():
-    made = ExplorerState(language_model=language_model(), status=Status("ready", "Ready"))
-    yield made
-    selection_for(made).close()
-
-
-@pytest.fixture
-def form(state):
-    made = Controls(state)
-    yield made
-    made.close()
+def state(ready_state):
+    return ready_state
 
 
 def shown(form):

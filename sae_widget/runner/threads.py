@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-import threading
 from pathlib import Path
 
 import torch
+
+from sae_widget.threads import give
 
 CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 
@@ -33,9 +34,4 @@ def leave_one_core() -> None:
     With every core busy two threads of one product wait for each other: training beside another process
     was seen to be tens of times slower with two threads than with one.
     """
-    before = torch.get_num_threads()
-    torch.set_num_threads(max(1, min(before, cores() - 1)))
-    # The number belongs to a thread, but new threads start with the last one that was set: put that back.
-    keeper = threading.Thread(target=torch.set_num_threads, args=(before,))
-    keeper.start()
-    keeper.join()
+    give(max(1, min(torch.get_num_threads(), cores() - 1)))

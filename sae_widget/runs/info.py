@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sae_widget.checkpoint.base import first_fault, unreadable
 from sae_widget.config import HOOK_NAMES, MAX_STEPS, TrainConfig
+from sae_widget.runs.saved import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,16 +47,7 @@ class RunInfo(BaseModel):
     texts: list[str] | None = None  # instead of a corpus
     tokens: int = Field(ge=1)
     store: str | None = Field(default=None, max_length=10_000)  # folder of the activations
-    settings: dict[str, bool | int | float | str] = Field(default_factory=dict)
-
-    @field_validator("settings")
-    @classmethod
-    def _settings_of_a_recipe(cls, settings: dict[str, Any]) -> dict[str, Any]:
-        try:
-            TrainConfig().changed(**settings)
-        except TypeError as error:
-            raise ValueError(str(error)) from error
-        return settings
+    settings: Settings = Field(default_factory=dict)
 
     @property
     def config(self) -> TrainConfig:

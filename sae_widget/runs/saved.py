@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from sae_widget.activations.text import clean_text
 from sae_widget.checkpoint import SaeFileError
@@ -27,6 +27,18 @@ MAX_NAME_CHARS = 1_000
 """Longest name of a model, a corpus or a feature."""
 
 
+def _of_a_recipe(settings: dict[str, Any]) -> dict[str, Any]:
+    try:
+        TrainConfig().changed(**settings)
+    except TypeError as error:
+        raise ValueError(str(error)) from error
+    return settings
+
+
+Settings = Annotated[dict[str, bool | int | float | str], AfterValidator(_of_a_recipe)]
+"""Fields of ``TrainConfig`` as a file has them, with values that it takes."""
+
+
 class SavedExplorer(BaseModel):
     """Inputs and names of an explorer; every field is checked, and no other is taken.
 
@@ -44,7 +56,7 @@ class SavedExplorer(BaseModel):
     corpus_tokens: int = Field(default=START.corpus_tokens, ge=CORPUS_TOKENS[0], le=CORPUS_TOKENS[1])
     selected: int | None = Field(default=None, ge=0, lt=MAX_D_SAE)
     feature_names: dict[str, str] = Field(default_factory=dict, max_length=MAX_D_SAE)
-    settings: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    settings: Settings = Field(default_factory=dict)
 
     @field_validator("feature_names")
     @classmethod
@@ -57,15 +69,6 @@ class SavedExplorer(BaseModel):
                     f"the name of feature {key} has {len(name):,} characters, at most {MAX_NAME_CHARS:,} are kept"
                 )
         return names
-
-    @field_validator("settings")
-    @classmethod
-    def _settings_of_a_recipe(cls, settings: dict[str, Any]) -> dict[str, Any]:
-        try:
-            TrainConfig().changed(**settings)
-        except TypeError as error:
-            raise ValueError(str(error)) from error
-        return settings
 
     @property
     def inputs(self) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from sae_widget.threads import one_thread
 from sae_widget.toy.models import SuperpositionConfig, SuperpositionModels, feature_dimensionality
-from sae_widget.toy.threads import one_thread
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

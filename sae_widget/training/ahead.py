@@ -49,7 +49,7 @@ class Ahead:
     def fits(engine: Engine) -> bool:
         """Whether this engine's next epochs can be done in this way."""
         feed = engine.feed
-        whole = feed.full and feed.n_kept == feed.n_tokens and engine.mesh.size == 1
+        whole = feed.full and feed.n_kept == feed.n_tokens and engine.mesh.size == 1 and engine.device.type == "cpu"
         return whole and original.fits(engine.config, feed.n_kept, feed.d_in)
 
     def settle(self) -> None:

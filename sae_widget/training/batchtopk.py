@@ -22,6 +22,7 @@ class BatchTopKWorkspace(TopKWorkspace):
 
     def fresh(self) -> None:
         """Set what a new SAE starts with besides its matrices."""
+        super().fresh()
         self.memory["threshold"] = torch.zeros((), dtype=torch.float32, device=self.device)
 
     def measure(self, x: torch.Tensor) -> None:

@@ -61,6 +61,7 @@ class Engine:
         vectors = self.work.kind.vectors
         self.moments = Flat(d_in, d_sae, vectors, device), Flat(d_in, d_sae, vectors, device)
         self.since = torch.zeros(d_sae, dtype=torch.int64, device=device)  # tokens since each feature fired
+        self.threads = 0  # of torch that a step takes; 0: not yet measured
         self._count = torch.zeros((), dtype=torch.float32, device=device)  # Adam's
         self._everything: tuple[torch.Tensor, torch.Tensor] | None = None  # scaled, and places: full batches
         self.fast: FastEpochs | None = None
@@ -83,6 +84,7 @@ class Engine:
     def reconfigure(self, config: TrainConfig) -> None:
         """Use other settings from the next step on."""
         if config.batch_size != self.config.batch_size:
+            self.threads = 0
             self.feed.resize(config.batch_size)
             self.work.resize(self.mesh.count(self.feed.batch_size))
         self.config = self.work.config = config
@@ -191,6 +193,7 @@ class Engine:
             "with_first": torch.tensor(self.with_first, dtype=torch.float32),
             "counters": torch.tensor([self.step, self.tokens]),
             "bfloat16": torch.tensor(self.work.bfloat16),
+            "threads": torch.tensor(self.threads),
         }
         tensors |= {f"memory.{name}": tensor for name, tensor in self.work.memory.items()}
         if len(self._held_out.x):
@@ -207,7 +210,7 @@ class Engine:
         self.scale, self.with_first = float(state["scale"]), float(state["with_first"])
         self.validation = float(state.get("validation", math.nan))
         self.step, self.tokens = (int(n) for n in state["counters"])
-        self._everything = None
+        self._everything, self.threads = None, int(state["threads"])
         for name, tensor in self.work.memory.items():
             tensor.copy_(state[f"memory.{name}"])
         if bool(state["bfloat16"]) != self.work.bfloat16:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import torch
 
@@ -58,6 +58,7 @@ class Workspace:
     """
 
     beta1 = BETA1  # Adam's
+    starts_at: ClassVar[dict[str, float]] = {}  # what a vector of the kind's own starts at; 0 where nothing is said
 
     def __init__(
         self,
@@ -87,6 +88,8 @@ class Workspace:
 
     def fresh(self) -> None:
         """Set what a new SAE starts with besides its matrices."""
+        for name, vector in self.params.extra.items():
+            vector.fill_(self.starts_at.get(name, 0.0))
 
     def applied(self) -> None:
         """Take note that the step of the last ``forward`` was applied."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 
 from sae_widget.training.dense import DenseWorkspace
-
-THRESHOLD_START = 0.1
 
 
 class JumpReLUWorkspace(DenseWorkspace):
@@ -20,20 +20,20 @@ class JumpReLUWorkspace(DenseWorkspace):
     square norm 1 and we to d_in).
     """
 
-    def fresh(self) -> None:
-        """Set what a new SAE starts with besides its matrices."""
-        self.params.extra["threshold"].fill_(THRESHOLD_START)
+    beta1 = 0.0  # a threshold's gradient is seldom and large: Adam remembers none of it (their appendix)
+    starts_at: ClassVar[dict[str, float]] = {"threshold": 0.1}
+
+    def applied(self) -> None:
+        """Keep the thresholds at 0 or above."""
+        self.params.extra["threshold"].clamp_min_(0.0)
 
     def resize(self, batch_size: int) -> None:
         """Make the buffers for another batch size."""
         super().resize(batch_size)
         self.window, self.scratch2 = torch.empty_like(self.pre), torch.empty_like(self.pre)
 
-    def _threshold(self) -> torch.Tensor:
-        return self.params.extra["threshold"].clamp_min_(0.0)
-
     def _fire(self, pre: torch.Tensor, acts: torch.Tensor) -> None:
-        threshold = self._threshold().to(pre.dtype)
+        threshold = self.params.extra["threshold"].to(pre.dtype)
         torch.gt(pre, threshold, out=acts)
         acts.mul_(pre)
 
@@ -49,7 +49,7 @@ class JumpReLUWorkspace(DenseWorkspace):
         return whole * excess * excess
 
     def _through_activation(self, grad: torch.Tensor, acts: torch.Tensor, per_act: float) -> None:
-        n, bandwidth, threshold = len(grad), self.config.bandwidth, self._threshold()
+        n, bandwidth, threshold = len(grad), self.config.bandwidth, self.params.extra["threshold"]
         window, pre = self.window[:n], self.pre[:n]
         torch.sub(pre, threshold.to(pre.dtype), out=window).abs_()
         torch.lt(window, bandwidth / 2, out=window)

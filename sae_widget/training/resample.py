@@ -17,7 +17,8 @@ def resample(work: Workspace, moments: Moments, dead: torch.Tensor, seed: int) -
     """Give each dead feature the direction of a token, drawn with probability in proportion to its squared loss.
 
     Its decoder row becomes that ``x - b_dec`` at norm 1, its encoder row the same at 0.2 times the mean norm of the
-    live ones, its bias 0 and its Adam moments 0 (Bricken et al. 2023, appendix "neuron resampling",
+    live ones, its bias 0, what else its kind has as in a new SAE, and its
+    Adam moments 0 (Bricken et al. 2023, appendix "neuron resampling",
     https://transformer-circuits.pub/2023/monosemantic-features).
 
     Args:
@@ -40,6 +41,8 @@ def resample(work: Workspace, moments: Moments, dead: torch.Tensor, seed: int) -
     p.W_dec[dead] = rows
     p.W_enc[dead] = rows * (ENCODER_SHARE * float(norms.mean()) if len(norms) else 1.0)
     p.b_enc[dead] = 0.0
+    for name, vector in p.extra.items():
+        vector[dead] = work.starts_at.get(name, 0.0)
     for moment in moments:
-        for tensor in (moment.W_dec, moment.W_enc, moment.b_enc):
+        for tensor in (moment.W_dec, moment.W_enc, moment.b_enc, *moment.extra.values()):
             tensor[dead] = 0.0

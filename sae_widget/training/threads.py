@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import torch
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from sae_widget.threads import using
 
 SMALL = 2**22  # multiplications of a product: below, threads wait for each other longer than they compute
 LARGEST = 2**27  # what is measured; larger ones gain as much
@@ -46,17 +43,3 @@ def _several_are_faster(count: int, bits: int) -> bool:
                 seconds.append(time.perf_counter() - began)
         best[threads] = min(seconds)
     return best[1] > FASTER * best[count]
-
-
-@contextlib.contextmanager
-def using(count: int) -> Iterator[None]:
-    """Give the calling thread this number of torch threads until the block ends."""
-    before = torch.get_num_threads()
-    if before == count:
-        yield
-        return
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -9,6 +9,7 @@ import torch
 
 from sae_widget.config import ARCHITECTURES, FIXED_SETTINGS, TrainConfig
 from sae_widget.memory import check_memory, free_memory, needed_memory
+from sae_widget.threads import using
 from sae_widget.training.ahead import Ahead
 from sae_widget.training.blocks import HELD_ROWS
 from sae_widget.training.engine import Engine
@@ -17,7 +18,7 @@ from sae_widget.training.interrupts import finish_first
 from sae_widget.training.mesh import ALONE
 from sae_widget.training.quality import Validation, validate
 from sae_widget.training.start import check_start
-from sae_widget.training.threads import threads_for, using
+from sae_widget.training.threads import threads_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -137,8 +138,8 @@ class Trainer:
                 yield from self._run_ahead()
                 continue
             engine = self._engine
-            threads = threads_for(engine.feed.batch_size, self.d_in, engine.config.d_sae)
-            with finish_first(), torch.no_grad(), using(threads):
+            engine.threads = engine.threads or threads_for(self.batch_size, self.d_in, engine.config.d_sae)
+            with finish_first(), torch.no_grad(), using(min(engine.threads, torch.get_num_threads())):
                 record = engine.one_step()
             yield record
 

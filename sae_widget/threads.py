@@ -1,0 +1,51 @@
+"""The number of torch threads of one thread of this process, with nothing left changed for the others."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def give(count: int) -> None:
+    """Give the calling thread, and no other, this number of torch threads.
+
+    The number belongs to a thread, but new threads start with the last one that was set: that is put back.
+    """
+    before = torch.get_num_threads()
+    if before == count:
+        return
+    torch.set_num_threads(count)
+    keeper = threading.Thread(target=torch.set_num_threads, args=(before,))
+    keeper.start()
+    keeper.join()
+
+
+@contextlib.contextmanager
+def using(count: int) -> Iterator[None]:
+    """The same until the block ends, which must be soon: a thread that starts meanwhile gets this number too."""
+    before = torch.get_num_threads()
+    if before == count:
+        yield
+        return
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Give the calling thread, and no other, one torch thread until the block ends, however long it is."""
+    before = torch.get_num_threads()
+    give(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
