@@ -52,7 +52,6 @@ _DAMAGE = (  # what zipfile, pickletools and the reading below say of it
     TypeError,
     AttributeError,
     RuntimeError,
-    NotImplementedError,
     EOFError,
     OverflowError,
 )

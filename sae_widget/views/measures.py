@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sae_widget.metrics import dead_count, frequency_histogram
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from numpy.typing import ArrayLike
 
 EV_FINE = 0.6
 """Published SAEs of GPT-2 small keep 0.61 to 0.82 of the variance; below that much is missing."""
@@ -173,7 +175,7 @@ def health_facts(numbers: Numbers, fidelity: Any = None) -> tuple[tuple[str, str
     return tuple(found)
 
 
-def frequency_bars(frequency: Sequence[float] | np.ndarray) -> list[list[Any]]:
+def frequency_bars(frequency: ArrayLike) -> list[list[Any]]:
     """How many features fire how often: ``[words, features]``, those that never fire first, then half decades.
 
     Args:
@@ -181,10 +183,12 @@ def frequency_bars(frequency: Sequence[float] | np.ndarray) -> list[list[Any]]:
             fire holds all that are rarer than its left edge.
     """
     shares = np.asarray(frequency, dtype=np.float64)
-    edges = np.linspace(LOWEST, 0, 1 - LOWEST * BINS_PER_DECADE)  # log10
-    counts, _ = np.histogram(np.clip(np.log10(shares[shares > 0]), LOWEST, 0), edges)
+    sound = shares[(shares >= 0) & (shares <= 1)]  # a file from anywhere may have others
+    if not len(sound):
+        return []
+    edges, counts, _ = frequency_histogram(sound, -LOWEST * BINS_PER_DECADE, LOWEST)
     words = [f"on {_share(low)} to {_share(high)} of tokens" for low, high in pairwise(edges)]
-    return [["never", int((shares == 0).sum())], *([said, int(n)] for said, n in zip(words, counts, strict=True))]
+    return [["never", dead_count(sound)], *([said, int(n)] for said, n in zip(words, counts, strict=True))]
 
 
 def _share(log10: float) -> str:
