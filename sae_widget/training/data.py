@@ -73,17 +73,22 @@ def geometric_median(x: torch.Tensor, steps: int = 50) -> torch.Tensor:
         ``[d_in]``.
     """
     guess = x.mean(0)
-    spread = float((x - guess).norm(dim=1).mean())
+    spread = float(_distances(x, guess).mean())
     if spread < 1e-12:
         return guess
     for _ in range(steps):
-        weight = 1.0 / (x - guess).norm(dim=1).clamp_min(1e-6 * spread)
+        weight = 1.0 / _distances(x, guess).clamp_min(1e-6 * spread)
         new = weight @ x / weight.sum()
         moved = float((new - guess).norm())
         guess = new
         if moved < 1e-6 * spread:
             break
     return guess
+
+
+def _distances(x: torch.Tensor, point: torch.Tensor) -> torch.Tensor:
+    """Of each row from a point, without a second copy of all rows. ``[n]``."""
+    return torch.cat([(part - point).norm(dim=1) for part in x.split(1024)])
 
 
 def sample_rows(rows: torch.Tensor, count: int, seed: int) -> torch.Tensor:
