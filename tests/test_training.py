@@ -179,10 +179,15 @@ class TestMeasures:
         from sae_widget.training.data import Batches
 
         batches = Batches(10, 3, seed=1)
-        epochs = [[batches.next().tolist() for _ in range(3)] for _ in range(4)]
+
+        def drawn() -> list[int]:
+            rows = batches.next()
+            return batches.order[rows].tolist()
+
+        epochs = [[drawn() for _ in range(3)] for _ in range(4)]
         for epoch in epochs:
             assert len({row for batch in epoch for row in batch}) == 9
         assert len({str(epoch) for epoch in epochs}) == 4
         last = epochs[-1][-1]
         batches.undo()
-        assert batches.next().tolist() == last
+        assert drawn() == last

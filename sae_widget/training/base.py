@@ -80,6 +80,11 @@ class Flat:
 Moments = tuple[Flat, Flat]
 
 
+def first(buffer: torch.Tensor, n: int) -> torch.Tensor:
+    """The first ``n`` rows; the buffer itself when it has no more, which costs nothing."""
+    return buffer if buffer.shape[0] == n else buffer[:n]
+
+
 def adam_step(
     params: Flat, grads: Flat, moments: Moments, count: torch.Tensor, rate: float, beta1: float = BETA1
 ) -> None:

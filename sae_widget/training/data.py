@@ -140,15 +140,15 @@ class Batches:
         """Whether every batch is the whole data."""
         return self.batch_size == self.n_rows
 
-    def next(self) -> torch.Tensor:
-        """Row numbers ``[batch_size]``."""
+    def next(self) -> slice:
+        """Where in ``order`` the next batch is."""
         if self.full:
-            return self.order
+            return slice(0, self.n_rows)
         if self.cursor + self.batch_size > self.n_rows:
             self.order = torch.randperm(self.n_rows, generator=self.generator)
             self.cursor = 0
         self.cursor += self.batch_size
-        return self.order[self.cursor - self.batch_size : self.cursor]
+        return slice(self.cursor - self.batch_size, self.cursor)
 
     def undo(self) -> None:
         """Give the last batch again at the next call: its step was not applied."""

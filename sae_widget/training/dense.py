@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from sae_widget.training.base import first
 from sae_widget.training.gradients import Losses, Workspace
 
 
@@ -15,32 +16,35 @@ class DenseWorkspace(Workspace):
         super().resize(batch_size)
         self.acts = torch.empty_like(self.pre)  # feature_acts
         self.scratch = torch.empty_like(self.pre)
-        self._sums = self.pre.new_empty(self.d_sae)
+        self._sums = self.pre.new_empty(self.d_sae) if self.bfloat16 else None
 
     def forward(self, x: torch.Tensor) -> None:
         """Fill ``error``, and what ``backward`` needs."""
         n = len(x)
         self._encode(x)
-        self._fire(self.pre[:n], self.acts[:n])
-        self.products.decode(self.acts[:n], self.target[:n], self.error[:n])
+        acts = first(self.acts, n)
+        self._fire(first(self.pre, n), acts)
+        self.products.decode(acts, first(self.target, n), first(self.error, n))
 
     def backward(self, x: torch.Tensor, penalty: float, dead: torch.Tensor | None) -> Losses:
         """Fill ``grads`` from what ``forward`` left."""
         n, g = len(x), self.grads
-        acts, grad_pre, weights = self.acts[:n], self.scratch[:n], self._weights(n, penalty)
-        fired = self.products.count(acts, self.scratch[:n])
-        reconstruction = weights.error * self._squared_error(n)
+        acts, grad_pre, weights = first(self.acts, n), first(self.scratch, n), self._weights(n, penalty)
+        fired = self.products.count(acts, grad_pre)
+        reconstruction = weights.error * self.squared_error(n)
         sparsity = self._penalty(acts, fired, weights.act)
         revive = self._revive(dead, x, weights.error)
-        error = self.error[:n].mul_(2.0 * weights.error)  # the gradient of sae_out, [batch, d_in]
+        error = first(self.error, n).mul_(2.0 * weights.error)  # the gradient of sae_out, [batch, d_in]
         torch.sum(error, 0, out=g.b_dec)
         grad_out = self.products.rounded(error)
         self.products.outer(acts, grad_out, g.W_dec)
         self.products.back(grad_out, grad_pre)  # so far the gradient of feature_acts, [batch, d_sae]
         self._through_activation(grad_pre, acts, weights.act)
         self.products.outer(grad_pre, self.u, g.W_enc)
-        torch.sum(grad_pre, 0, dtype=grad_pre.dtype, out=self._sums)
-        g.b_enc.copy_(self._sums)
+        if self._sums is None:
+            torch.sum(grad_pre, 0, out=g.b_enc)
+        else:
+            g.b_enc.copy_(torch.sum(grad_pre, 0, dtype=grad_pre.dtype, out=self._sums))
         if revive is not None:
             sparsity += revive.add_to(g)
         self._bias_gradients()

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from sae_widget.metrics import share_of_error
+from sae_widget.metrics import share_of_error, variance_share
 from sae_widget.training import data, quality, schedule
-from sae_widget.training.base import Flat, TrainingFault, TrainStep, adam_step
+from sae_widget.training.base import Flat, TrainingFault, TrainStep, adam_step, first
 from sae_widget.training.gradients import Losses
 from sae_widget.training.mesh import ALONE, MeshFault, joint_share
 from sae_widget.training.pressure import Pressure
@@ -61,6 +61,7 @@ class Engine:
         vectors = self.work.kind.vectors
         self.moments = Flat(d_in, d_sae, vectors, device), Flat(d_in, d_sae, vectors, device)
         self.since = torch.zeros(d_sae, dtype=torch.int64, device=device)  # tokens since each feature fired
+        self._n_dead: int | None = None  # features, where the last step knows it
         self.threads = 0  # of torch that a step takes; 0: not yet measured
         self._count = torch.zeros((), dtype=torch.float32, device=device)  # Adam's
         self._everything: tuple[torch.Tensor, torch.Tensor] | None = None  # scaled, and places: full batches
@@ -88,6 +89,7 @@ class Engine:
             self.feed.resize(config.batch_size)
             self.work.resize(self.mesh.count(self.feed.batch_size))
         self.config = self.work.config = config
+        self._n_dead = None
 
     def agree(self) -> None:
         """Take the start, and what was measured to be faster, from the first of several processes."""
@@ -147,10 +149,11 @@ class Engine:
         work.applied()
         l0 = float(losses.fired.sum()) / n
         self.pressure.after(step, l0)
-        self.since.add_(n).mul_(losses.fired == 0)
+        self.since.add_(n).masked_fill_(losses.fired.bool(), 0)
         self.step, self.tokens = step, self.tokens + n
         self._resample()
         self._measure_now_and_then(n, with_first)
+        self._n_dead = self._count_dead()
         self.clock(n, time.perf_counter() - began)
         return TrainStep(
             step=step,
@@ -160,7 +163,7 @@ class Engine:
             l0=l0,
             explained_variance=share,
             explained_variance_with_first=self.with_first,
-            dead=int((self.since >= self.dead_after).sum()),
+            dead=self._n_dead,
             learning_rate=rate,
             tokens_per_second=self.tokens_per_second,
             tokens=self.tokens,
@@ -210,7 +213,7 @@ class Engine:
         self.scale, self.with_first = float(state["scale"]), float(state["with_first"])
         self.validation = float(state.get("validation", math.nan))
         self.step, self.tokens = (int(n) for n in state["counters"])
-        self._everything, self.threads = None, int(state["threads"])
+        self._everything, self._n_dead, self.threads = None, None, int(state["threads"])
         for name, tensor in self.work.memory.items():
             tensor.copy_(state[f"memory.{name}"])
         if bool(state["bfloat16"]) != self.work.bfloat16:
@@ -230,15 +233,22 @@ class Engine:
 
     def _shares(self, x: torch.Tensor, position: torch.Tensor, n: int) -> tuple[float, float | None]:
         """Explained variance of the batch without position 0; and with it, when the batch is all there is."""
-        error, everything = self.work.error[: len(x)], n == self.feed.n_tokens
+        everything, error = n == self.feed.n_tokens, first(self.work.error, len(x))
         if self.config.skip_first:
             share = self._share(x, error)
             return share, share if everything else None
         rest = position != 0
-        return self._share(x[rest], error[rest]), self._share(x, error) if everything else None
+        if self.mesh.size > 1:
+            behind = joint_share(self.mesh, x[rest], error[rest])
+        else:
+            behind = share_of_error(x[rest], error[rest])
+        return behind, self._share(x, error) if everything else None
 
     def _share(self, x: torch.Tensor, error: torch.Tensor) -> float:
-        return share_of_error(x, error) if self.mesh.size == 1 else joint_share(self.mesh, x, error)
+        """Explained variance of the rows of this step."""
+        if self.mesh.size > 1:
+            return joint_share(self.mesh, x, error)
+        return variance_share(self.work.squared_error(len(x)), *self.work.spread(x))
 
     def _joint(self, losses: Losses, n_mine: int, n: int) -> Losses:
         """The losses of the whole batch from those of this process's rows; the gradients become the joint ones too.
@@ -254,8 +264,12 @@ class Engine:
         reconstruction, sparsity = mesh.mean_(parts.mul_(weight)).tolist()
         return Losses(reconstruction, sparsity, mesh.sum_(losses.fired))
 
+    def _count_dead(self) -> int:
+        after = self.dead_after
+        return int((self.since >= after).sum()) if int(self.since.max()) >= after else 0
+
     def _dead_features(self) -> torch.Tensor | None:
-        if not self.work.kind.revives_dead:
+        if not self.work.kind.revives_dead or self._n_dead == 0:
             return None
         dead = (self.since >= self.dead_after).nonzero()[:, 0]
         if len(dead) > MOST_REVIVED:  # those that have been dead longest

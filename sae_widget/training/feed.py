@@ -118,6 +118,8 @@ class MemoryFeed:
             )
         self._watched = (~held).nonzero()[:, 0]
         self.batches = data.Batches(self.n_kept, config.batch_size, config.seed)
+        self._shuffled_by: torch.Tensor | None = None  # the order of ``batches`` in which the next two are
+        self._shuffled = self._places = self.rows
 
     @property
     def batch_size(self) -> int:
@@ -139,8 +141,15 @@ class MemoryFeed:
 
     def next(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The next batch and the place of each of its rows."""
-        rows = self.rows[self.batches.next()]
-        return self.values.index_select(0, rows), self.position[rows]
+        batches = self.batches
+        part = batches.next()
+        if batches.order is not self._shuffled_by:
+            self._shuffled_by = batches.order
+            self._shuffled = self.rows[batches.order]
+            self._places = self.position[self._shuffled]
+        if self.full:
+            return self.values.index_select(0, self._shuffled), self._places
+        return self.values.index_select(0, self._shuffled[part]), self._places[part]
 
     def undo(self) -> None:
         """Give the last batch again."""

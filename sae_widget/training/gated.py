@@ -49,7 +49,7 @@ class GatedWorkspace(DenseWorkspace):
         self.products.decode(gate, self.target[:n], gate_error)
         auxiliary = weights.error * float(torch.dot(gate_error.view(-1), gate_error.view(-1)))
         sparsity = auxiliary + (weights.act * self.products.total(gate) if weights.act else 0.0)
-        reconstruction = weights.error * self._squared_error(n)
+        reconstruction = weights.error * self.squared_error(n)
         error = self.error[:n].mul_(2.0 * weights.error)
         torch.sum(error, 0, out=g.b_dec)
         grad_out = self.products.rounded(error)

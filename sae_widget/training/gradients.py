@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import torch
 
+from sae_widget.metrics import spread
 from sae_widget.sae.base import trainable
-from sae_widget.training.base import BETA1, Flat
+from sae_widget.training.base import BETA1, Flat, first
 from sae_widget.training.mesh import ALONE
 from sae_widget.training.products import BFloat16, Float32
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from sae_widget.training.mesh import Alone
 
 AUX_COEFFICIENT = 1 / 32  # of the dead features' loss (Gao et al. 2024, appendix A.2)
+CANCELS = 0.01  # of a sum of squares: a difference below that is not trusted
 DOT_ROWS = 1024  # decoder rows at a time, where a temporary of the size of the rows is needed
 
 
@@ -77,6 +79,7 @@ class Workspace:
         self.mesh: Alone = ALONE
         self.memory: dict[str, torch.Tensor] = {}  # what else goes on from step to step: scalars by name
         self.d_in, self.d_sae, self.bfloat16 = d_in, d_sae, bfloat16
+        self._encoder = self.params.W_enc.t()
         self.resize(batch_size)
 
     def resize(self, batch_size: int) -> None:
@@ -118,23 +121,39 @@ class Workspace:
 
     def _encode(self, x: torch.Tensor) -> None:
         n = len(x)
-        torch.sub(x, self.params.b_dec, out=self.target[:n])
-        self.u = self.products.rounded(self.target[:n] if self.center_input else x)  # [batch, d_in]
-        self.products.encode(self.u, self.pre[:n])
+        target = torch.sub(x, self.params.b_dec, out=first(self.target, n))
+        self.u = self.products.rounded(target if self.center_input else x)  # [batch, d_in]
+        self.products.encode(self.u, first(self.pre, n))
+        self._squared: float | None = None
 
     def _weights(self, n: int, penalty: float) -> Weights:
         if self.config.loss_reduction == "mean":
             return Weights(1.0 / (n * self.d_in), penalty / (n * self.d_sae))
         return Weights(1.0 / n, penalty / n)
 
-    def _squared_error(self, n: int) -> float:
-        error = self.error[:n].view(-1)
-        return float(torch.dot(error, error))
+    def squared_error(self, n: int) -> float:
+        """``sum ||sae_out - x||^2`` of the last ``forward`` of ``n`` rows, also when ``backward`` has used it up."""
+        if self._squared is None:
+            error = first(self.error, n).view(-1)
+            self._squared = float(torch.dot(error, error))
+        return self._squared
+
+    def spread(self, x: torch.Tensor) -> tuple[float, float]:
+        """``metrics.spread`` of the rows of the last ``forward``, from ``target``: its mean is near 0 in training.
+
+        ``sum ||x - mean||^2 = sum ||target||^2 - n ||mean target||^2``, unless too many digits cancel.
+        """
+        n = x.shape[0]
+        target = first(self.target, n)
+        flat, summed = target.view(-1), target.sum(0)
+        size = float(torch.dot(flat, flat))
+        total = size - float(torch.dot(summed, summed)) / n
+        return (total, size) if total > CANCELS * size else spread(x)
 
     def _bias_gradients(self) -> None:
         """The part of ``b_dec`` that goes through the encoder: ``hidden_pre`` holds ``-b_dec @ W_enc``."""
         if self.center_input:
-            self.grads.b_dec.sub_(self._through() @ self.params.W_enc)
+            self.grads.b_dec.sub_(torch.mv(self._encoder, self._through()))
 
     def _through(self) -> torch.Tensor:
         """The gradient of ``u @ W_enc`` summed over the batch, ``[d_sae]``."""
@@ -152,20 +171,23 @@ class Workspace:
         rows, pre = self.params.W_dec[dead], self.pre[:n, dead].float()  # [n_dead, d_in], [batch, n_dead]
         values, indices = pre.topk(min(len(dead), max(1, self.d_in // 2)), dim=-1, sorted=False)
         acts = torch.zeros_like(pre).scatter_(-1, indices, values.clamp_min_(0.0))
-        missing = torch.addmm(self.error[:n], acts, rows)  # e_hat - e, with e = -error; [batch, d_in]
+        missing = torch.addmm(first(self.error, n), acts, rows)  # e_hat - e, with e = -error; [batch, d_in]
         weight = AUX_COEFFICIENT * per_error
         loss = weight * float(torch.dot(missing.view(-1), missing.view(-1)))
         grad_out = missing.mul_(2.0 * weight)
         grad_pre = (grad_out @ rows.t()).mul_(acts > 0)
-        u = self.target[:n] if self.center_input else x
+        u = first(self.target, n) if self.center_input else x
         return Revival(dead, loss, acts.t() @ grad_out, grad_pre.t() @ u, grad_pre.sum(0))
 
     def keep_norms(self) -> None:
         """Take out of the decoder's gradient what would only change its rows' norms."""
-        for start in range(0, self.d_sae, DOT_ROWS):
-            rows, grad = self.params.W_dec[start : start + DOT_ROWS], self.grads.W_dec[start : start + DOT_ROWS]
-            along = (rows * grad).sum(1, keepdim=True)
-            grad.addcmul_(rows, along, value=-1)
+        rows, grads = self.params.W_dec, self.grads.W_dec
+        parts = (
+            [(rows, grads)] if self.d_sae <= DOT_ROWS else zip(rows.split(DOT_ROWS), grads.split(DOT_ROWS), strict=True)
+        )
+        for row, grad in parts:
+            along = (row * grad).sum(1, keepdim=True)
+            grad.addcmul_(row, along, value=-1)
 
     def unit_norm(self) -> None:
         """Bring every decoder row to norm 1."""

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+import importlib.util
 import signal
 import threading
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+# Without the wrappers that make enums of numbers: at every step they would cost as much as a small matrix product.
+_quick: Any = importlib.import_module("_signal") if importlib.util.find_spec("_signal") else signal
 
 
-@contextmanager
-def finish_first() -> Iterator[None]:
-    """Hold an interrupt back until the block is done, then hand it to the handler that was there.
+class finish_first:
+    """``with finish_first():`` holds an interrupt back until the block is done, then hands it to the handler before.
 
     Python delivers interrupts to the main thread alone; in others this does nothing.
     """
-    handler = signal.getsignal(signal.SIGINT) if threading.current_thread() is threading.main_thread() else None
-    if not callable(handler):  # not the main thread, or interrupts are ignored
-        yield
-        return
-    held: list[tuple[int, Any]] = []
-    signal.signal(signal.SIGINT, lambda number, frame: held.append((number, frame)))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
-        if held:
-            handler(*held[0])
+
+    __slots__ = ("_handler", "_held")
+
+    def __enter__(self) -> None:
+        self._held: list[tuple[int, Any]] = []
+        here = threading.current_thread() is threading.main_thread()
+        self._handler = _quick.getsignal(signal.SIGINT) if here else None
+        if callable(self._handler):  # else interrupts are ignored, or this is not the main thread
+            _quick.signal(signal.SIGINT, self._hold)
+
+    def __exit__(self, *raised: object) -> None:
+        if callable(self._handler):
+            _quick.signal(signal.SIGINT, self._handler)
+            if self._held:
+                self._handler(*self._held[0])
+
+    def _hold(self, number: int, frame: Any) -> None:
+        self._held.append((number, frame))

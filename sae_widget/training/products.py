@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from sae_widget.training.base import first
+
 if TYPE_CHECKING:
     from sae_widget.config import TrainConfig
     from sae_widget.training.base import Flat
@@ -56,6 +58,7 @@ class Float32:
 
     def __init__(self, params: Flat, batch_size: int) -> None:
         self.p = params
+        self._encoder, self._decoder = params.W_enc.t(), params.W_dec.t()
         self._ones = params.vector.new_ones(batch_size)
 
     def rounded(self, rows: torch.Tensor) -> torch.Tensor:
@@ -64,7 +67,7 @@ class Float32:
 
     def encode(self, u: torch.Tensor, out: torch.Tensor) -> None:
         """``u @ W_enc + b_enc`` of ``rounded`` rows ``[n, d_in]``, into ``[n, d_sae]``."""
-        torch.addmm(self.p.b_enc, u, self.p.W_enc.t(), out=out)
+        torch.addmm(self.p.b_enc, u, self._encoder, out=out)
 
     def decode(self, acts: torch.Tensor, target: torch.Tensor, out: torch.Tensor) -> None:
         """``acts @ W_dec - target``, into float32 ``[n, d_in]``."""
@@ -72,7 +75,7 @@ class Float32:
 
     def back(self, grad_out: torch.Tensor, out: torch.Tensor) -> None:
         """``grad_out @ W_dec.T`` of ``rounded`` rows with the weights of the last ``decode``, into ``[n, d_sae]``."""
-        torch.mm(grad_out, self.p.W_dec.t(), out=out)
+        torch.mm(grad_out, self._decoder, out=out)
 
     def outer(self, left: torch.Tensor, right: torch.Tensor, out: torch.Tensor) -> None:
         """``left.T @ right`` of ``[n, d_sae]`` and ``rounded`` ``[n, d_in]``, into float32 ``[d_sae, d_in]``."""
@@ -80,7 +83,7 @@ class Float32:
 
     def count(self, acts: torch.Tensor, scratch: torch.Tensor) -> torch.Tensor:
         """On how many rows each column is above zero, float32 ``[d_sae]``, exactly; ``acts`` has none below."""
-        return self._ones[: len(acts)] @ torch.sign(acts, out=scratch)
+        return torch.mv(torch.sign(acts, out=scratch).t(), first(self._ones, acts.shape[0]))
 
     def total(self, acts: torch.Tensor) -> float:
         """The sum of all numbers."""

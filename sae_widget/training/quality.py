@@ -41,8 +41,7 @@ class FixedSet:
         error = 0.0
         for part in self.x.split(len(work.error)) if len(self.x) else ():
             work.measure(part * self.scale)
-            errors = work.error[: len(part)].view(-1)
-            error += float(torch.dot(errors, errors))
+            error += work.squared_error(len(part))
         return float(torch.tensor(variance_share(error, *self.spread), dtype=torch.float32))
 
 

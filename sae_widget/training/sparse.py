@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from sae_widget.training.base import first
 from sae_widget.training.dense import DenseWorkspace
 from sae_widget.training.gradients import Losses
+from sae_widget.training.largest import keep_largest
 
 if TYPE_CHECKING:
     from sae_widget.training.gradients import Weights
@@ -161,8 +163,7 @@ class TopKWorkspace(DenseWorkspace):
         return Losses(reconstruction, sparsity, fired)
 
     def _fire(self, pre: torch.Tensor, acts: torch.Tensor) -> None:
-        values, indices = pre.topk(self.k, dim=-1, sorted=False)
-        acts.zero_().scatter_(-1, indices, values.clamp_min_(0.0))
+        keep_largest(pre, self.k, acts, first(self.scratch, pre.shape[0]))
 
     def _choose(self, pre: torch.Tensor) -> Pairs:
         values, indices = pre.topk(self.k, dim=-1, sorted=False)
@@ -173,7 +174,7 @@ class TopKWorkspace(DenseWorkspace):
         torch.sub(decode(self.pairs, self.params.W_dec), self.target[:n], out=self.error[:n])
 
     def _reconstruction(self, n: int, weights: Weights) -> float:
-        return weights.error * self._squared_error(n)
+        return weights.error * self.squared_error(n)
 
     def _decoder_gradients(self, n: int, sorted_pairs: ByFeature, weights: Weights) -> torch.Tensor:
         """Fill ``W_dec``'s and ``b_dec``'s; the gradient of each pair's activation is returned. ``[n_pairs]``."""
