@@ -21,6 +21,7 @@ from benchmarks.timing import Speed, ratio, rounds_of, tokens_per_second
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
 D_IN = 768
 N_TOKENS = 196_608  # more than ours reads here, so that it sees no feature as dead, as nobody else does
+TINY_TOKENS = 262_144  # 1,000 steps: without firing over so many, a feature is dead for SAELens and, of these, for ours
 OUR_STEPS = 10  # in a turn: the turns of all rounds together hold the measure over the fixed set in its share
 FLOORS = (torch.float32, torch.bfloat16)
 
@@ -80,7 +81,7 @@ def run() -> list[tuple[str, str, str]]:
     """Rows of what was measured, the result, and the target."""
     threads = torch.get_num_threads()
     rows = []
-    tiny = planted()
+    tiny = planted(TINY_TOKENS)
     for cell in TINY:
         sparsity = 3.0 if cell.kind == "topk" else 1.0
         what = f"{WORDS[cell.kind]}, {cell.d_sae} features in 32 dimensions, batch {cell.batch_size}, {threads} threads"

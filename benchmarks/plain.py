@@ -39,7 +39,8 @@ class PlainLoop:
     def run(self) -> Trained:
         """Train to ``config.steps``."""
         for step in range(1, self.config.steps + 1):
-            self.one_step(step, self.x[self.batches.next()])
+            rows = self.batches.next()
+            self.one_step(step, self.x[self.batches.order[rows]])
         W_enc, b_enc, W_dec, b_dec = (w.detach() for w in self.weights)
         scale = self.scale
         return Trained(

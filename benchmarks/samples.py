@@ -40,9 +40,9 @@ def sparse_combinations(n: int, d_in: int, n_true: int = 2048, seed: int = 0) ->
     return Sample(values, torch.arange(n) % 128, true)
 
 
-def planted() -> Sample:
+def planted(n: int = 20_000) -> Sample:
     """The data of the widget's first toy: 64 directions in 32 dimensions, each on 5 % of the time."""
-    return _known(ToyConfig(), 20_000)
+    return _known(ToyConfig(), n)
 
 
 def ladder(n: int) -> Sample:

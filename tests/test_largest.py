@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sae_widget.training import largest
-from sae_widget.training.largest import keep_largest, sorting_is_fast
+from sae_widget.training.largest import keep_largest, places, places_of_largest, sorting_is_fast
 
 
 def kept(pre: torch.Tensor, k: int) -> torch.Tensor:
@@ -48,3 +48,53 @@ def test_a_tie_for_the_last_place_keeps_k(way: bool) -> None:
 
 def test_the_measurement_answers_once() -> None:
     assert sorting_is_fast() is sorting_is_fast()
+
+
+@pytest.fixture(params=[1, 3], ids=["one thread", "three threads"])
+def threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The places are looked for by numpy, a few rows at a time."""
+    monkeypatch.setattr(largest, "CHUNK", 7 * 40)
+    monkeypatch.setattr(largest, "dividing_is_fast", lambda dtype: True)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: request.param)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("k", [1, 5, 39])
+def test_the_places_are_those_of_topk(threads: None, dtype: torch.dtype, k: int) -> None:
+    order = torch.stack([torch.randperm(40, generator=torch.Generator().manual_seed(row)) for row in range(50)])
+    pre = (order - 15).to(dtype) / 4  # no two of a row are alike, also in bfloat16
+    found = places_of_largest(pre, k)
+    assert found is not None and found.dtype == torch.int64
+    mine = torch.zeros_like(pre)
+    mine.view(-1)[found] = pre.view(-1)[found]
+    assert torch.equal(mine, plain(pre, k)) and torch.equal(found, found.sort().values)
+    assert len(found) == 50 * min(k, 24)  # 24 of 40 are positive
+
+
+def test_of_numbers_that_share_the_last_place_every_row_takes_others(threads: None) -> None:
+    rows = [
+        [3.0, 1.0, 1.0, 1.0],
+        [2.0, 2.0, 2.0, 2.0],
+        [-1.0, 0.0, -0.0, 5.0],
+        [0.0, 0.0, 0.0, 0.0],
+        [4.0, 3.0, 2.0, 1.0],
+    ]
+    found = places_of_largest(torch.tensor(rows), 2)
+    assert found is not None and found.tolist() == [0, 1, 4, 7, 11, 16, 17]
+    many = places_of_largest(torch.ones(70, 8), 3)
+    assert many is not None and torch.equal((many // 8).bincount(), torch.full((70,), 3))
+    assert int((many % 8).bincount().min()) > 20  # of 70 rows with 3 of 8 each
+
+
+def test_a_nan_is_the_largest(threads: None) -> None:
+    found = places_of_largest(torch.tensor([[1.0, float("nan"), 2.0]]), 1)
+    assert found is not None and found.tolist() == [1]
+
+
+def test_a_dtype_without_an_order_of_bits_is_left_to_torch(threads: None) -> None:
+    assert places_of_largest(torch.ones(2, 3, dtype=torch.float64), 1) is None
+
+
+def test_places_are_nonzero() -> None:
+    true = torch.rand(1000, generator=torch.Generator().manual_seed(0)) > 0.9
+    assert torch.equal(places(true), true.nonzero()[:, 0])

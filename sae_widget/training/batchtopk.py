@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from sae_widget.training.largest import places
 from sae_widget.training.sparse import Pairs, TopKWorkspace, decode, gradient, sampled, token_of
 
 if TYPE_CHECKING:
     from sae_widget.training.gradients import Weights
-    from sae_widget.training.sparse import ByFeature
+    from sae_widget.training.largest import places
+from sae_widget.training.sparse import ByFeature
 
 THRESHOLD_RATE = 0.01  # weight of the newest batch in the running mean of the smallest activation (SAELens' value)
 CANDIDATES = 0.7  # of that mean: what is below is not looked at, unless too little is left
@@ -29,7 +31,7 @@ class BatchTopKWorkspace(TopKWorkspace):
         """``forward`` as the trained SAE does it: with the threshold."""
         self._encode(x)
         pre = self.pre[: len(x)]
-        self.pairs = self._pairs(pre, (pre > self.memory["threshold"]).view(-1).nonzero()[:, 0])
+        self.pairs = self._pairs(pre, places((pre > self.memory["threshold"]).view(-1)))
         self._decode(len(x))
 
     def applied(self) -> None:
@@ -59,7 +61,7 @@ class BatchTopKWorkspace(TopKWorkspace):
         known = CANDIDATES * float(self.memory["threshold"])
         if known <= 0:
             return None
-        near = (flat > known).nonzero()[:, 0]
+        near = places(flat > known)
         if not wanted <= len(near) <= MOST_CANDIDATES * wanted:
             return None
         return near[flat[near].topk(wanted, sorted=False).indices]
@@ -71,13 +73,7 @@ class BatchTopKWorkspace(TopKWorkspace):
         own = flat.topk(min(all_wanted, len(flat)), sorted=False).values
         largest[: len(own)] = own
         together = self.mesh.gather(largest).reshape(-1)
-        return (flat >= together.topk(all_wanted).values[-1]).nonzero()[:, 0]
-
-    def _pairs(self, pre: torch.Tensor, flat: torch.Tensor) -> Pairs:
-        token = torch.div(flat, self.d_sae, rounding_mode="floor")
-        starts = token.new_zeros(len(pre) + 1)
-        torch.cumsum(torch.bincount(token, minlength=len(pre)), 0, out=starts[1:])
-        return Pairs(starts, flat - token * self.d_sae, pre.reshape(-1)[flat].float())
+        return places(flat >= together.topk(all_wanted).values[-1])
 
 
 class MatryoshkaWorkspace(BatchTopKWorkspace):

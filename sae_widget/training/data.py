@@ -141,7 +141,7 @@ class Batches:
         return self.batch_size == self.n_rows
 
     def next(self) -> slice:
-        """Where in ``order`` the next batch is."""
+        """Where the next batch is in ``order``, which may be another after this call."""
         if self.full:
             return slice(0, self.n_rows)
         if self.cursor + self.batch_size > self.n_rows:

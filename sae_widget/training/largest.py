@@ -1,19 +1,29 @@
-"""The k largest numbers of each row, kept in place: through numpy's sort where that was measured to be faster."""
+"""The k largest numbers of each row, through numpy where that was measured to be faster.
+
+torch looks for them row by row with scalar code, and for the places of ``True`` too; numpy sorts and divides with
+vector instructions where the processor has them.
+"""
 
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+BITS = {torch.bfloat16: torch.int16, torch.float32: torch.int32}
+"""Positive floating-point numbers are in the order of their bits as integers, and all others are below 0 or NaN."""
+CHUNK = 2**20  # numbers that are divided at a time
+
 
 def keep_largest(pre: torch.Tensor, k: int, out: torch.Tensor, scratch: torch.Tensor) -> None:
     """The ``k`` largest positive numbers of each row where they stand, 0 elsewhere.
-
-    torch looks for them row by row with scalar code; numpy sorts with vector instructions where the processor has
-    them, which is several times faster for short rows even though it does more.
 
     Args:
         pre: ``[n, d_sae]``.
@@ -28,8 +38,57 @@ def keep_largest(pre: torch.Tensor, k: int, out: torch.Tensor, scratch: torch.Te
         out.zero_().scatter_(-1, indices, values.clamp_min_(0.0))
 
 
+def places_of_largest(pre: torch.Tensor, k: int) -> torch.Tensor | None:
+    """Where the ``k`` largest positive numbers of each row are, rising. ``[n_places]`` int64, into the flat ``pre``.
+
+    Of numbers that share the last place, which are many in bfloat16, each row takes others: always the first ones
+    would be the same features again and again.
+
+    Args:
+        pre: ``[n, d_sae]``, contiguous.
+        k: less than ``d_sae``.
+
+    Returns:
+        The places, or None where torch's ``topk`` is faster.
+    """
+    n, d_sae = pre.shape
+    if not (pre.device.type == "cpu" and pre.dtype in BITS and dividing_is_fast(pre.dtype)):
+        return None
+    bits, rows = pre.view(BITS[pre.dtype]).numpy(), max(1, CHUNK // d_sae)
+    chunks = [slice(start, min(start + rows, n)) for start in range(0, n, rows)]
+
+    def look(rows: slice) -> np.ndarray:
+        return _largest_of(bits[rows], k) + rows.start * d_sae
+
+    threads = torch.get_num_threads()
+    found = list(_helpers(threads).map(look, chunks) if threads > 1 and len(chunks) > 1 else map(look, chunks))
+    return torch.from_numpy(np.concatenate(found))
+
+
+def places(true: torch.Tensor) -> torch.Tensor:
+    """Where a flat boolean tensor is ``True``, rising. int64."""
+    return true.nonzero()[:, 0] if true.is_cuda else torch.from_numpy(np.flatnonzero(true.numpy()))
+
+
+def _largest_of(bits: np.ndarray, k: int) -> np.ndarray:
+    """Where the ``k`` largest positive integers of each row are, rising. ``[n, d_sae]`` -> flat int64."""
+    n, d_sae = bits.shape
+    ordered = bits.copy()
+    ordered.partition(d_sae - k, axis=1)
+    least = np.maximum(ordered[:, d_sae - k], 1)
+    found = np.flatnonzero(bits >= least[:, None])
+    if len(found) <= n * k and not (np.bincount(found // d_sae, minlength=n) > k).any():
+        return found
+    row = found // d_sae
+    last = bits.reshape(-1)[found] == least[row]  # share the last place of their row
+    at, of = np.flatnonzero(last), row[last]
+    left, sharing = k - np.bincount(row[~last], minlength=n), np.bincount(of, minlength=n)
+    number = np.arange(len(at)) - (sharing.cumsum() - sharing)[of]  # which of its row's
+    return np.delete(found, at[(number + of) % sharing[of] >= left[of]])
+
+
 def _by_order(pre: torch.Tensor, k: int, out: torch.Tensor, scratch: torch.Tensor) -> bool:
-    """The same, unless sorting is not faster or two numbers of a row share the last place."""
+    """``keep_largest`` by a sort, unless sorting is not faster or two numbers of a row share the last place."""
     if pre.dtype != torch.float32 or pre.device.type != "cpu" or not sorting_is_fast():
         return False
     scratch.copy_(pre)
@@ -44,16 +103,32 @@ def _by_order(pre: torch.Tensor, k: int, out: torch.Tensor, scratch: torch.Tenso
     return True
 
 
+@lru_cache(maxsize=8)
+def _helpers(count: int) -> ThreadPoolExecutor:
+    """Threads that are there while the process is; numpy lets them work side by side."""
+    return ThreadPoolExecutor(count, "sae_widget_largest")
+
+
 @lru_cache(maxsize=1)
 def sorting_is_fast() -> bool:
     """Whether numpy sorts short rows faster than torch finds their largest, measured once (a millisecond)."""
     rows = torch.randn(128, 64, generator=torch.Generator().manual_seed(0))
+    return _best(lambda: np.sort(rows.numpy(), axis=1)) < _best(lambda: rows.topk(4, dim=-1, sorted=False))
+
+
+@lru_cache(maxsize=2)
+def dividing_is_fast(dtype: torch.dtype) -> bool:
+    """Whether numpy divides rows by their k-th largest faster than torch finds these, measured once (10 ms)."""
+    rows = torch.randn(128, 2048, generator=torch.Generator().manual_seed(0)).to(dtype)
+    bits = rows.view(BITS[dtype]).numpy()
+    return _best(lambda: _largest_of(bits, 32)) < _best(lambda: rows.topk(32, dim=-1, sorted=False))
+
+
+def _best(work: Callable[[], object]) -> float:
+    """Seconds that it takes at best."""
     seconds = []
-    for look in (lambda: rows.topk(4, dim=-1, sorted=False), lambda: np.sort(rows.numpy(), axis=1)):
-        best = float("inf")
-        for _ in range(5):
-            began = time.perf_counter()
-            look()
-            best = min(best, time.perf_counter() - began)
-        seconds.append(best)
-    return seconds[1] < seconds[0]
+    for _ in range(5):
+        began = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - began)
+    return min(seconds)

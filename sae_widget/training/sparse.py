@@ -17,7 +17,7 @@ import torch
 from sae_widget.training.base import first
 from sae_widget.training.dense import DenseWorkspace
 from sae_widget.training.gradients import Losses
-from sae_widget.training.largest import keep_largest
+from sae_widget.training.largest import keep_largest, places_of_largest
 
 if TYPE_CHECKING:
     from sae_widget.training.gradients import Weights
@@ -166,9 +166,19 @@ class TopKWorkspace(DenseWorkspace):
         keep_largest(pre, self.k, acts, first(self.scratch, pre.shape[0]))
 
     def _choose(self, pre: torch.Tensor) -> Pairs:
+        flat = places_of_largest(pre, self.k)
+        if flat is not None:
+            return self._pairs(pre, flat)
         values, indices = pre.topk(self.k, dim=-1, sorted=False)
         starts = torch.arange(0, indices.numel() + 1, self.k, device=pre.device)
         return Pairs(starts, indices.view(-1), values.float().clamp_min_(0.0).view(-1))
+
+    def _pairs(self, pre: torch.Tensor, flat: torch.Tensor) -> Pairs:
+        """The pairs at these places of the flat ``pre``, which rise."""
+        token = torch.div(flat, self.d_sae, rounding_mode="floor")
+        starts = token.new_zeros(len(pre) + 1)
+        torch.cumsum(torch.bincount(token, minlength=len(pre)), 0, out=starts[1:])
+        return Pairs(starts, flat - token * self.d_sae, pre.reshape(-1)[flat].float())
 
     def _decode(self, n: int) -> None:
         torch.sub(decode(self.pairs, self.params.W_dec), self.target[:n], out=self.error[:n])
