@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,8 +14,8 @@ from sae_widget.activations import Activations, get_activations, language_model
 from sae_widget.activations.base import LanguageModel
 from sae_widget.activations.build import language_model as wrap
 from sae_widget.config import HOOK_NAMES
+from tests.real_size import REAL_TOKENIZER, random_gpt2
 
-REAL_TOKENIZER = Path(__file__).resolve().parents[2] / "shared" / "gpt2-tokenizer"
 LONG = "The quick brown fox jumps over the lazy dog. " * 20
 
 
@@ -28,30 +25,8 @@ def hidden_states(model: LanguageModel, ids: torch.Tensor) -> tuple[torch.Tensor
 
 
 @pytest.fixture(scope="module")
-def real_size() -> Iterator[LanguageModel]:
-    """A random GPT-2 of real width and depth; with the real vocabulary if that lies beside the checkout."""
-    from tokenizers import pre_tokenizers
-    from transformers import GPT2Config, GPT2LMHeadModel, GPT2TokenizerFast, PreTrainedTokenizerFast
-
-    if REAL_TOKENIZER.is_dir():
-        vocabulary = json.loads((REAL_TOKENIZER / "vocab.json").read_text(encoding="utf-8"))
-        merges = (REAL_TOKENIZER / "merges.txt").read_text(encoding="utf-8").splitlines()
-        pairs = [tuple(line.split(" ")) for line in merges if line and not line.startswith("#version")]
-        tokenizer = GPT2TokenizerFast(vocab=vocabulary, merges=pairs)
-    else:
-        from tokenizers import Tokenizer, decoders, models
-
-        alphabet = {char: i for i, char in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-        backend = Tokenizer(models.BPE(vocab=alphabet, merges=[]))
-        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        backend.decoder = decoders.ByteLevel()
-        tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<|endoftext|>")
-    end = len(tokenizer) - 1
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        config = GPT2Config(vocab_size=len(tokenizer), bos_token_id=end, eos_token_id=end)
-        network = GPT2LMHeadModel(config).eval().requires_grad_(False)
-    yield wrap(network, tokenizer, "random GPT-2")
+def real_size() -> LanguageModel:
+    return wrap(*random_gpt2(), "random GPT-2")
 
 
 def test_every_layer_equals_output_hidden_states_at_real_size(real_size: LanguageModel) -> None:
