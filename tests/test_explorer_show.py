@@ -190,6 +190,16 @@ def test_positions_that_it_does_not_know_are_said(explorer, tmp_path):
     assert explorer.status.endswith(note)  # position 1
 
 
+def test_a_start_token_that_the_model_does_not_have_is_said(explorer):
+    explorer.state.prepend_bos = False
+    assert explorer.wait(30)
+    worker = explorer._runner.desk
+    worker.model = replace(worker.model, bos_id=None)
+    show(explorer, StandardSAE(**tensors(), metadata={"layer": 0, "prepend_bos": True}))
+    assert explorer.sae.d_sae == D_SAE and explorer.state.prepend_bos is False
+    assert explorer.status.endswith("make your own. It was trained with a start token in front.")
+
+
 def test_without_a_corpus_there_are_no_statistics_and_a_sentence(explorer, tmp_path):
     explorer.state.corpus = str(tmp_path / "gone")
     show(explorer, StandardSAE(**tensors()))
