@@ -88,10 +88,15 @@ def load_run(path: Path) -> tuple[SAE, FeatureStats | None]:
     from sae_widget.features import FeatureStats
 
     sae, tensors = load_sae(path), load_stats(path)
+    if tensors is None:
+        return sae, None
     try:
-        return sae, None if tensors is None else FeatureStats.from_tensors(tensors)
+        stats = FeatureStats.from_tensors(tensors)
     except KeyError as fault:
         raise SaeFileError(f"the saved statistics in {path} lack {fault}") from fault
+    if stats.frequency.shape != (sae.d_sae,):
+        raise SaeFileError(f"the saved statistics in {path} are not of its {sae.d_sae:,} features")
+    return sae, stats
 
 
 def run_name() -> str:

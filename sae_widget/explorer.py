@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import operator
 import os
-import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets as W
 
 from sae_widget import inputs as inputs_of
-from sae_widget.autosave import load_run
 from sae_widget.cells import replace_predecessor
 from sae_widget.config import MAX_D_SAE, TrainConfig
 from sae_widget.inputs import checked_text
@@ -19,11 +18,13 @@ from sae_widget.journal import JOURNAL
 from sae_widget.layers import LayerKeeper
 from sae_widget.names import NameBook
 from sae_widget.runner import Runner
+from sae_widget.runner.opened import opened_from
 from sae_widget.runs import FORM, describe_shown, read_explorer, read_run, write_explorer
 from sae_widget.state import ExplorerState
 from sae_widget.views import VIEWS
+from sae_widget.views.arrangement import arrange
 from sae_widget.views.card import clean_name
-from sae_widget.views.clock import PageClock
+from sae_widget.views.clock import PageClock, is_polled
 from sae_widget.views.pane import close_everything
 from sae_widget.views.presets import PRESETS
 from sae_widget.views.selection import selection_for
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from sae_widget.activations.base import Activations, LanguageModel
     from sae_widget.features import Features
     from sae_widget.fidelity import Fidelity
+    from sae_widget.runner.opened import Opened
     from sae_widget.sae.base import SAE
     from sae_widget.training import History
 
@@ -80,13 +82,13 @@ class SuperpositionExplorer(W.VBox):
         replace_predecessor(self, name)
         self.state = ExplorerState(**inputs)
         self._names = NameBook(self.state)
-        polled = _polled()
+        polled = is_polled()
         self._runner = Runner(self.state, polled=polled)
         self._closed = False
         super().__init__()
         self.add_class("sae-widget")
         self._views = [view(self.state) for view in VIEWS]
-        self.children = _arrange({view.name: view.widget for view in self._views})
+        self.children = arrange({view.name: view.widget for view in self._views})
         if polled:
             clock, publisher = PageClock(), self._runner.publisher
             clock.observe(lambda _change: publisher.flush(), names=["ticks"])
@@ -178,7 +180,7 @@ class SuperpositionExplorer(W.VBox):
         self._command("pause")
 
     def resume(self) -> None:
-        """Go on with a paused, stopped or finished training."""
+        """Go on with a paused, stopped or finished training, or train the SAE that is shown further."""
         self._command("resume")
 
     def stop(self) -> None:
@@ -239,23 +241,44 @@ class SuperpositionExplorer(W.VBox):
         write_explorer(folder, saved)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> SuperpositionExplorer:
-        """An explorer that shows what ``save`` or ``sae-widget train`` wrote.
+    def load(cls, path: str | os.PathLike[str], *, anyway: bool = False) -> SuperpositionExplorer:
+        """An explorer that shows what ``save`` or ``sae-widget train`` wrote, or an SAE alone, as ``show`` takes it.
 
         Args:
             path: the directory.
+            anyway: show it even when it was trained on another model or place.
 
         Raises:
-            SaeFileError: no explorer was saved there, or a file of it is damaged.
+            SaeFileError: there is no SAE, or a file is damaged.
         """
-        folder = Path(path)
-        saved = read_explorer(folder)
-        sae, _ = load_run(folder)  # a damaged one is refused here, and not in the status of an explorer without it
-        explorer = cls(**inputs_of.known_here(saved.inputs))
-        explorer._names.expect(str(folder), saved.names)
-        explorer.state.selected = saved.selected if (saved.selected or 0) < sae.d_sae else None
-        explorer._runner.open(folder)
+        opened = opened_from(path)  # a damaged one is refused here, and not in the status of an explorer without it
+        saved = opened.saved
+        explorer = cls(**(inputs_of.known_here(saved.inputs) if saved else inputs_of.for_sae(opened.sae)))
+        if saved is not None:
+            explorer.state.selected = saved.selected if (saved.selected or 0) < opened.sae.d_sae else None
+        explorer._show(opened, anyway)
         return explorer
+
+    def show(self, sae: SAE | str | os.PathLike[str], *, anyway: bool = False) -> None:
+        """Show any SAE on the text: a published one, one of another program, one that was made in Python.
+
+        What it says of layer, hook and start token, the form takes over. Position 0 of each window is left out of
+        means and statistics. Statistics that do not lie beside it are counted on the corpus, in the background.
+
+        Args:
+            sae: what ``load_sae`` or ``load_release`` returned, or a directory that ``load_sae`` reads.
+            anyway: show it even when it was trained on another model or place; without, the page asks.
+
+        Raises:
+            SaeFileError: there is no SAE in the directory, or a file is damaged.
+            TypeError: neither an SAE of float32 nor a path.
+            ValueError: weights that are not finite.
+            RuntimeError: this explorer is training; it is stopped with ``stop``.
+        """
+        self._open()
+        opened = opened_from(sae)
+        self._end_other_work()
+        self._show(opened, anyway)
 
     def follow(self, path: str | os.PathLike[str]) -> None:
         """Show a training of another process while it goes on, and its result at the end; ``stop`` ends that.
@@ -273,10 +296,7 @@ class SuperpositionExplorer(W.VBox):
         folder = Path(path)
         read_run(folder)
         saved = read_explorer(folder)
-        if self._runner.trains:
-            raise RuntimeError("this explorer is training: stop it first")
-        if self._runner.follows:
-            self._runner.command("stop")
+        self._end_other_work()
         inputs_of.take(self.state, saved.inputs)
         self._names.expect(str(folder), saved.names)
         self._runner.follow(folder)
@@ -309,6 +329,16 @@ class SuperpositionExplorer(W.VBox):
         self._open()
         self._runner.command(name)
 
+    def _show(self, opened: Opened, anyway: bool) -> None:
+        self._names.expect(opened.key, opened.saved.names if opened.saved else {})
+        self._runner.open(replace(opened, anyway=anyway))
+
+    def _end_other_work(self) -> None:
+        if self._runner.trains:
+            raise RuntimeError("this explorer is training: stop it first")
+        if self._runner.follows:
+            self._runner.command("stop")
+
     def _checked_feature(self, what: str, feature: Any) -> int:
         most = MAX_D_SAE if self.sae is None else self.sae.d_sae
         if isinstance(feature, bool) or not hasattr(feature, "__index__"):
@@ -316,25 +346,3 @@ class SuperpositionExplorer(W.VBox):
         if not 0 <= feature < most:
             raise ValueError(f"{what} must be between 0 and {most - 1}, got {feature}")
         return operator.index(feature)
-
-
-def _arrange(panes: dict[str, W.Widget]) -> list[W.Widget]:
-    """The form and the card beside everything that is drawn; one column on a narrow page."""
-
-    def column(flex: str, least: str, *names: str) -> W.VBox:
-        layout = W.Layout(flex=flex, min_width=least, grid_gap="8px", overflow="visible")
-        return W.VBox([panes[name] for name in names], layout=layout)
-
-    columns = W.Box(
-        [
-            column("1 1 320px", "300px", "controls", "card"),
-            column("1000 1 380px", "0", "chart", "health", "tokens", "bars", "heatmap"),
-        ],
-        layout=W.Layout(flex_flow="row wrap", align_items="flex-start", width="100%", grid_gap="8px"),
-    )
-    return [panes["status"], columns]
-
-
-def _polled() -> bool:
-    """Whether the page has to ask for news: Colab does not show updates from threads."""
-    return "google.colab" in sys.modules or os.environ.get("SAE_WIDGET_POLL") == "1"

@@ -16,6 +16,8 @@ from sae_widget.state import ExplorerState
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sae_widget.sae.base import SAE
+
 INPUTS = ("model", "layer", "hook_name", "prepend_bos", "corpus", "corpus_tokens")
 """Keywords that are inputs of the state; the others are settings of the training."""
 SETTINGS = tuple(field.name for field in fields(TrainConfig))
@@ -64,6 +66,12 @@ def known_here(inputs: dict[str, Any]) -> dict[str, Any]:
     except (OSError, ValueError):
         return inputs if inputs["corpus"] == "text" else {key: inputs[key] for key in inputs if key != "corpus"}
     return inputs
+
+
+def for_sae(sae: SAE) -> dict[str, Any]:
+    """Inputs with which to show an SAE that nothing lies beside: its model, when that is on this machine."""
+    name = sae.metadata.get("model_name")
+    return {"model": name} if isinstance(name, str) and known_blocks(name) is not None else {}
 
 
 def take(state: ExplorerState, saved: dict[str, Any]) -> None:

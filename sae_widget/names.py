@@ -17,8 +17,8 @@ class NameBook:
         state.observe(self._follow, names=["features"])
 
     def expect(self, key: str, names: dict[int, str]) -> None:
-        """Have names ready for an SAE that will be shown, by its ``Features.key``."""
-        self._aside[key] = dict(names)
+        """Have names ready for an SAE that will be shown, by its ``Features.key``; those given here go before."""
+        self._aside.setdefault(key, dict(names))
 
     def _follow(self, change: Any) -> None:
         features, state = change["new"], self._state

@@ -14,8 +14,11 @@ PHASES = ("starting", "loading", "reading", "ready", "training", "paused", "stop
 SORTS = ("activation", "frequency", "number")
 MEASURES = ("mean", "max", "token")
 ROWS = (16, 64, 256, 1024)
-COMMANDS = ("train", "pause", "resume", "stop", "reset", "read", "load_gpt2", "cancel", "restore", "retry")
-OFFERS = ("retry", "cancel", "restore", "load_gpt2")
+COMMANDS = (
+    *("train", "pause", "resume", "stop", "reset", "read"),
+    *("load_gpt2", "cancel", "restore", "retry", "load_anyway", "keep"),
+)
+OFFERS = ("retry", "cancel", "restore", "load_gpt2", "load_anyway", "keep")
 
 
 @dataclass(frozen=True)

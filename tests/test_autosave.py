@@ -4,9 +4,11 @@ import os
 import stat
 import time
 
+import pytest
 import torch
 
 from sae_widget.autosave import KEEP, autosave, autosave_folder, load_run, run_name, saved_runs
+from sae_widget.checkpoint import SaeFileError, save_sae
 from sae_widget.config import TrainConfig
 from sae_widget.features import feature_stats
 from sae_widget.sae.standard import StandardSAE
@@ -66,3 +68,10 @@ def test_names_sort_by_time_and_never_meet():
     names = [run_name() for _ in range(20)]
     assert all(name[:8].isdigit() for name in names)
     assert len(set(names)) == 20
+
+
+def test_statistics_of_another_sae_are_refused(sae_widget_home, tmp_path):
+    stats = {name: torch.ones(9) for name in ("frequency", "mean", "max")} | {"numbers": torch.ones(4)}
+    save_sae(an_sae(), tmp_path, stats)
+    with pytest.raises(SaeFileError, match=rf"are not of its {an_sae().d_sae} features"):
+        load_run(tmp_path)

@@ -15,7 +15,16 @@ from safetensors.torch import load_file, save_file
 
 from sae_widget.checkpoint import SaeFileError, load_sae, save_sae
 from sae_widget.checkpoint.old import is_old, modern
-from sae_widget.checkpoint.sites import is_of_heads, mismatch, our_model_name, our_site, shared_names
+from sae_widget.checkpoint.sites import (
+    is_of_heads,
+    mismatch,
+    our_model_name,
+    our_site,
+    place_for,
+    reading_notes,
+    shared_names,
+    trained_on,
+)
 from sae_widget.sae import REGISTRY, SAE
 from tests.sae_folders import CFG, WEIGHTS, an_sae, foreign, some_x
 from tests.test_sae import random_sae
@@ -272,3 +281,49 @@ def test_a_mismatch_names_both() -> None:
     last = an_sae(metadata={"model_name": "gpt2", "hook_name": "final_norm"})
     assert mismatch(last, "gpt2", 11, "final_norm") is None
     assert "trained on gpt2 final_norm, the" in str(mismatch(last, "gpt2", 11, "mlp_out"))
+
+
+@pytest.mark.parametrize(
+    ("told", "place"),
+    [
+        ({}, (1, "resid_pre")),
+        ({"layer": 3, "hook_name": "mlp_out"}, (3, "mlp_out")),
+        ({"hook_name": "final_norm"}, (1, "final_norm")),
+        ({"layer": 6}, (1, "resid_pre")),  # of 0 to 5
+        ({"layer": -1}, (1, "resid_pre")),
+        ({"layer": True}, (1, "resid_pre")),
+        ({"layer": "3", "hook_name": ["mlp_out"]}, (1, "resid_pre")),
+        ({"layer": 2, "hook_name": "blocks.2.hook_mlp_in"}, (2, "resid_pre")),
+    ],
+)
+def test_where_to_read_for_an_sae(told: dict[str, Any], place: tuple[int, str]) -> None:
+    assert place_for(an_sae(metadata=told), 6, 1, "resid_pre") == place
+
+
+@pytest.mark.parametrize(
+    ("told", "length", "words"),
+    [
+        ({}, 1000, ""),
+        ({"prepend_bos": True}, 9, ""),
+        ({"prepend_bos": False}, 9, "It was trained without a start token in front."),
+        ({"prepend_bos": "no"}, 9, ""),
+        ({"context_size": 9}, 9, ""),
+        ({"context_size": 8}, 9, "It was trained on positions 0 to 7 of a window; this text has others."),
+        ({"context_size": 0}, 9, ""),
+        ({"seqpos_slice": [None]}, 9, ""),
+        ({"seqpos_slice": [1, None]}, 9, ""),  # position 0 counts nowhere
+        ({"seqpos_slice": [2, -1], "context_size": 128}, 2, "It was trained on positions 2 to 126 of a window; this"),
+        ({"seqpos_slice": [0, None, 0]}, 9, ""),
+        ({"seqpos_slice": [0, 1, 2, 3]}, 9, ""),
+        ({"seqpos_slice": ["a"]}, 9, ""),
+        ({"seqpos_slice": [5, 5]}, 9, ""),
+    ],
+)
+def test_what_a_reading_does_otherwise_is_said(told: dict[str, Any], length: int, words: str) -> None:
+    found = reading_notes(an_sae(metadata=told), prepend_bos=True, length=length)
+    assert found.startswith(words) and bool(found) == bool(words)
+
+
+def test_names_out_of_a_file_stay_short_and_on_one_line() -> None:
+    assert trained_on(an_sae(metadata={"model_name": "a\n" + "b" * 10_000, "layer": 3})) == "a?" + "b" * 198 + " 3"
+    assert trained_on(an_sae()) == ""

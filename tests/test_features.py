@@ -6,8 +6,10 @@ import torch
 
 from sae_widget.activations.base import Activations
 from sae_widget.features import (
+    Counting,
     Features,
     FeatureStats,
+    base,
     feature_stats,
     measured,
     neighbours,
@@ -59,6 +61,21 @@ def test_statistics_leave_position_0_out():
     # The second feature gives back one too little, twice; the spread of rows 1 to 3 is 2 + 42 / 9.
     assert stats.explained_variance == pytest.approx(1 - 2 / (2 + 42 / 9))
     assert stats.explained_variance_with_first > stats.explained_variance
+
+
+def test_statistics_that_were_left_go_on_where_they_were(monkeypatch):
+    monkeypatch.setattr(base, "CHUNK", 3)  # one token at a time
+    counting, left = Counting(SAE, VALUES, torch.arange(4)), []
+    for _ in range(3):
+        for n in counting.pieces():
+            left.append(n)
+            break
+    left += list(counting.pieces())
+    assert left == [3, 2, 1, 0]
+    stats = counting.stats()
+    assert stats.frequency == pytest.approx([2 / 3, 2 / 3, 0.0]) and stats.max == pytest.approx([2.0, 2.0, 0.0])
+    assert stats.explained_variance == pytest.approx(1 - 2 / (2 + 42 / 9))
+    assert torch.is_grad_enabled()  # also between two pieces, where another's code runs
 
 
 def test_statistics_survive_being_stored():

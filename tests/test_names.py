@@ -26,3 +26,14 @@ def test_names_stay_with_their_sae():
     assert state.feature_names == {3: "saved"}
     state.features = other
     assert state.feature_names == {7: "something else"}
+
+
+def test_names_given_here_go_before_those_of_a_file():
+    state = ExplorerState()
+    book = NameBook(state)
+    state.features = replace(features(), key="a file")
+    state.feature_names = {7: "given here"}
+    state.features = replace(features(), key="other")
+    book.expect("a file", {7: "saved", 3: "saved"})
+    state.features = replace(features(), key="a file")
+    assert state.feature_names == {7: "given here"}

@@ -34,7 +34,7 @@ HOOKS = [
     "runner.job.History",
     "runner.job.autosave",
     "runner.job.TrainingLoop._progress",
-    "runner.work.saved_runs",
+    "runner.opening.saved_runs",
     "runner.work.load_run",
     "training.Trainer.run",
     "training.Trainer.sae",

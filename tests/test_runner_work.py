@@ -174,7 +174,9 @@ def test_live_settings_reach_the_running_training_and_others_wait(start):
     assert runner.desk.layer == 2
 
 
-@pytest.mark.parametrize("command", ["pause", "stop", "resume", "reset", "restore", "cancel", "read"])
+@pytest.mark.parametrize(
+    "command", ["pause", "stop", "resume", "reset", "restore", "cancel", "read", "load_anyway", "keep"]
+)
 def test_a_command_that_makes_no_sense_now_is_answered_in_words(start, command):
     state, runner = start()
     runner.command(command)

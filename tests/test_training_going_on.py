@@ -11,12 +11,13 @@ import torch
 import torch._dynamo  # torch.optim imports it at its first use, and that changes warning filters
 
 from sae_widget.checkpoint import load_training_state, save_training_state
-from sae_widget.sae import StandardSAE, TopKSAE
+from sae_widget.sae import JumpReLUSAE, StandardSAE, TopKSAE
 from sae_widget.training import (
     Trainer,
     TrainStep,
     explained_variance,
 )
+from sae_widget.training.start import going_on
 from tests.training_runs import (
     RECIPES,
     every_recipe,
@@ -163,3 +164,20 @@ class TestGoingOn:
         next(trainer.run())
         assert torch.equal(sae.W_dec, before)
         assert sae.metadata["layer"] == 2 and sae.metadata["training"]["steps"] == 0
+
+
+class TestSettingsOfAnSaeThatGoesOn:
+    def test_its_kind_and_size_are_its_own(self) -> None:
+        g = generator(3)
+        shapes = {"W_enc": (12, 20), "b_enc": (20,), "W_dec": (20, 12), "b_dec": (12,)}
+        parts = {name: torch.randn(shape, generator=g) for name, shape in shapes.items()}
+        settings = RECIPES["standard"].changed(d_sae=64, k=9, learning_rate=3e-4, center=True)
+        found = going_on(TopKSAE(**parts, k=5, apply_b_dec_to_input=False), settings)
+        assert found == settings.changed(architecture="topk", d_sae=20, k=5, center=False)
+        jumping = JumpReLUSAE(**parts, threshold=torch.ones(20))
+        wanted = settings.changed(architecture="jumprelu", d_sae=20)
+        assert going_on(jumping, settings) == wanted
+        values, position = small_data()
+        assert Trainer(values, position, wanted, start=jumping).config == wanted
+        with pytest.raises(ValueError, match=r"normalises each token \(center\)"):
+            going_on(StandardSAE(**parts, normalize_activations="center"), settings)

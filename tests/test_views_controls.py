@@ -13,7 +13,7 @@ from sae_widget.views.fields import STOP_FIRST
 from sae_widget.views.presets import PRESETS
 from sae_widget.views.source_controls import HOOK_WORDS, MODELS, OTHER
 from sae_widget.views.train_controls import epoch_words
-from tests.hand_made import activations, history, language_model
+from tests.hand_made import activations, features, history, language_model
 
 
 @pytest.fixture
@@ -171,6 +171,14 @@ def test_buttons_follow_the_phase(form, state, phase):
 
 def test_without_a_run_there_is_nothing_to_continue_or_reset(form):
     assert form.training.pause.disabled and form.training.reset.disabled
+
+
+def test_an_sae_that_was_opened_can_be_trained_further(form, state):
+    state.features = features()
+    assert form.training.pause.description == "Continue" and not form.training.pause.disabled
+    form.training.pause.click()
+    assert state.command["do"] == "resume"
+    assert form.training.reset.disabled  # nothing was trained yet
 
 
 def test_each_press_is_a_command(form, state):

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from sae_widget.checkpoint.base import printable
+from sae_widget.config import HOOK_NAMES
+
 if TYPE_CHECKING:
     from sae_widget.sae import SAE
 
@@ -62,8 +65,7 @@ def mismatch(sae: SAE, model_name: str, layer: int, hook_name: str) -> str | Non
 
     What an SAE does not say agrees with everything; ``final_norm`` is one place, whatever the layer.
     """
-    told = tuple(sae.metadata.get(key) for key in ("model_name", "layer", "hook_name"))
-    model, at, hook = told
+    model, at, hook = (sae.metadata.get(key) for key in ("model_name", "layer", "hook_name"))
     here = (
         model is None or our_model_name(str(model)) == our_model_name(model_name),
         at is None or at == layer or hook == hook_name == "final_norm",
@@ -71,5 +73,49 @@ def mismatch(sae: SAE, model_name: str, layer: int, hook_name: str) -> str | Non
     )
     if all(here):
         return None
-    made = " ".join(str(part) for part in (model, hook, at) if part is not None)
-    return f"this SAE was trained on {made}, the explorer reads {model_name} {hook_name} {layer}"
+    return f"this SAE was trained on {trained_on(sae)}, the explorer reads {model_name} {hook_name} {layer}"
+
+
+def trained_on(sae: SAE) -> str:
+    """Model, hook and layer of an SAE as it names them; empty when it names none."""
+    told = (sae.metadata.get(key) for key in ("model_name", "hook_name", "layer"))
+    return " ".join(printable(str(part)[:200]) for part in told if part is not None)
+
+
+def place_for(sae: SAE, n_layer: int, layer: int, hook_name: str) -> tuple[int, str]:
+    """The layer and hook at which to read a model of ``n_layer`` blocks for an SAE: what it does not say stays.
+
+    So does what it says and we or the model do not have; ``mismatch`` tells of it.
+    """
+    told, hook = sae.metadata.get("layer"), sae.metadata.get("hook_name")
+    if type(told) is int and 0 <= told < n_layer:
+        layer = told
+    return layer, str(hook) if hook in HOOK_NAMES else hook_name
+
+
+def reading_notes(sae: SAE, *, prepend_bos: bool, length: int) -> str:
+    """What is otherwise than in the training of an SAE, in sentences; empty where nothing is, or nothing is known.
+
+    Args:
+        sae: whose metadata tell of ``prepend_bos``, ``context_size`` and ``seqpos_slice``, by SAELens' names.
+        prepend_bos: whether windows are read behind the start token.
+        length: tokens of the longest window that is read.
+    """
+    notes = []
+    told = sae.metadata.get("prepend_bos")
+    if isinstance(told, bool) and told is not prepend_bos:
+        notes.append(f"It was trained {'with' if told else 'without'} a start token in front.")
+    known = _positions(sae.metadata, length)
+    if len(known) and any(place not in known for place in range(1, length)):
+        notes.append(f"It was trained on positions {known[0]} to {known[-1]} of a window; this text has others.")
+    return " ".join(notes)
+
+
+def _positions(metadata: dict[str, Any], length: int) -> range:
+    """The places of a window that an SAE was trained on; all of them where that is not said, or not clearly."""
+    size, part = metadata.get("context_size"), metadata.get("seqpos_slice")
+    window = range(size) if type(size) is int and size > 0 else range(length)
+    if not isinstance(part, (list, tuple)) or not 1 <= len(part) <= 3:
+        return window
+    said = all(at is None or type(at) is int for at in part) and 0 not in part[2:]
+    return window[slice(*part)] if said else window

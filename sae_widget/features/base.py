@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -149,32 +150,54 @@ def feature_stats(sae: SAE, values: torch.Tensor, position: torch.Tensor, *, ski
         TypeError: not tensors, or of another dtype than the SAE.
         ValueError: no token, another width than the SAE's, or ``position`` of another length.
     """
-    sae.check_input(values, position)
-    kept = position > 0 if skip_first and bool((position > 0).any()) else torch.ones_like(position, dtype=torch.bool)
-    fired = torch.zeros(sae.d_sae, dtype=torch.float32)  # whatever the person's default is
-    total = torch.zeros(sae.d_sae, dtype=torch.float32)
-    largest = torch.zeros(sae.d_sae, dtype=torch.float32)
-    errors = torch.zeros(len(values), dtype=torch.float32)
-    with torch.no_grad():
-        for rows in chunks(len(values), sae.d_sae):
-            acts = sae.encode(values[rows])  # [chunk, d_sae]
-            errors[rows] = (values[rows] - sae.decode(acts, values[rows])).square().sum(1)
-            acts = acts[kept[rows]]
-            if len(acts):
-                fired += (acts > 0).sum(0)
-                total += acts.sum(0)
-                largest = torch.maximum(largest, acts.max(0).values)
+    counting = Counting(sae, values, position, skip_first=skip_first)
+    for _ in counting.pieces():
+        pass
+    return counting.stats()
+
+
+class Counting:
+    """The statistics of ``feature_stats``, whose arguments it takes, piece by piece."""
+
+    def __init__(self, sae: SAE, values: torch.Tensor, position: torch.Tensor, *, skip_first: bool = True) -> None:
+        sae.check_input(values, position)
+        self.sae, self._values = sae, values
+        some = skip_first and bool((position > 0).any())
+        self._kept = position > 0 if some else torch.ones_like(position, dtype=torch.bool)
+        self._left = deque(chunks(len(values), sae.d_sae))
+        # whatever the person's default is
+        self._fired, self._total, self._largest = (torch.zeros(sae.d_sae, dtype=torch.float32) for _ in range(3))
+        self._errors = torch.zeros(len(values), dtype=torch.float32)
+
+    def pieces(self) -> Iterator[int]:
+        """Count on from where it was left; yields how many tokens are still to come."""
+        while self._left:
+            rows = self._left[0]
+            with torch.no_grad():
+                acts = self.sae.encode(self._values[rows])  # [chunk, d_sae]
+                self._errors[rows] = (self._values[rows] - self.sae.decode(acts, self._values[rows])).square().sum(1)
+                acts = acts[self._kept[rows]]
+                if len(acts):
+                    self._fired += (acts > 0).sum(0)
+                    self._total += acts.sum(0)
+                    self._largest = torch.maximum(self._largest, acts.max(0).values)
+            self._left.popleft()
+            yield max(0, len(self._values) - rows.stop)
+
+    def stats(self) -> FeatureStats:
+        """The statistics, when no piece is left."""
+        values, errors, kept = self._values, self._errors, self._kept
         n_kept = int(kept.sum())
-    return FeatureStats(
-        frequency=(fired / n_kept).numpy(),
-        mean=(total / n_kept).numpy(),
-        max=largest.numpy(),
-        dead=(fired == 0).numpy(),
-        n_tokens=n_kept,
-        l0=float(fired.sum() / n_kept),
-        explained_variance=variance_share(float(errors[kept].sum()), *spread(values[kept])),
-        explained_variance_with_first=variance_share(float(errors.sum()), *spread(values)),
-    )
+        return FeatureStats(
+            frequency=(self._fired / n_kept).numpy(),
+            mean=(self._total / n_kept).numpy(),
+            max=self._largest.numpy(),
+            dead=(self._fired == 0).numpy(),
+            n_tokens=n_kept,
+            l0=float(self._fired.sum() / n_kept),
+            explained_variance=variance_share(float(errors[kept].sum()), *spread(values[kept])),
+            explained_variance_with_first=variance_share(float(errors.sum()), *spread(values)),
+        )
 
 
 def prompt_features(sae: SAE, activations: Activations, *, skip_first: bool = True) -> PromptFeatures:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from sae_widget.activations.base import check_site, layer_name
@@ -12,6 +12,7 @@ from sae_widget.bundled import bundled_sae
 from sae_widget.checkpoint.sites import mismatch
 from sae_widget.data import PIECES_AT_ONCE, Enough, TextPieces, concatenate, read_corpus
 from sae_widget.features import (
+    Counting,
     FeatureCardData,
     Features,
     FeatureStats,
@@ -22,7 +23,7 @@ from sae_widget.features import (
 )
 from sae_widget.fidelity import measure_fidelity
 from sae_widget.memory import check_memory, corpus_fits, free_memory
-from sae_widget.runner.large import LargeCorpus
+from sae_widget.runner.large import LargeCorpus, first_parts
 from sae_widget.training import Trainer
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ FIDELITY_TOKENS = 1024
 """Tokens on which the language model's predictions are looked at: a second or so."""
 FIDELITY_LOGITS = 25_000_000
 """And at most so many logits, so that a wide vocabulary takes no longer."""
+COUNTING = 250_000_000_000
+"""Tokens times weights of the encoder, for the statistics of an SAE that came without: ten seconds or so."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +55,7 @@ class Shown:
     source: str
     skip_first: bool = True
     key: str = ""  # which SAE it is: the same through its whole training, another for every other
+    opened: bool = False  # it came from elsewhere, and the trainer on the desk is not its
 
 
 class Desk:
@@ -66,9 +70,12 @@ class Desk:
         self.trainer: Trainer | None = None
         self._trained_large: LargeCorpus | None = None
         self._trained_on: Activations | None = None  # the corpus of the trainer, which the next one may replace
+        self._trained_bos = True  # and whether it was read behind start tokens
+        self._counting: Counting | None = None
         self._corpus_key: Any = None
         self._trainer_site: Any = None
         self._trained: dict[Any, Shown] = {}
+        self._before: dict[Any, Shown] = {}  # what was opened at a site before something was trained there
         self._shown: Shown | None = None
         self._fidelity: tuple[SAE, Fidelity] | None = None
         self.run = ""  # the name of the trainer's run
@@ -106,6 +113,8 @@ class Desk:
         check_site(layer, hook_name, self.model.n_layer)
         self.prompt = get_activations(self.model, text, layer, hook_name, prepend_bos=prepend_bos)
         moved = (layer, hook_name) != (self.layer, self.hook_name)
+        if moved or prepend_bos != self.prepend_bos:
+            self._counting = None
         self.layer, self.hook_name, self.prepend_bos = layer, hook_name, prepend_bos
         if moved or self._shown is None:
             self._shown = self._trained.get(self.site) or self._bundled()
@@ -144,7 +153,7 @@ class Desk:
             if not corpus_fits(part.d_in, expected if n_read >= EXAMPLES else n_read, free):
                 given: dict[str, Any] = {"prepend_bos": self.prepend_bos, "max_tokens": n_tokens, "free": free}
                 self.large = LargeCorpus(*place, **given)
-                parts = _first(parts, min(EXAMPLES, n_read // 2))
+                parts = first_parts(parts, min(EXAMPLES, n_read // 2))
                 break
             yield n_read
         self.corpus, self._corpus_key = concatenate(parts), key
@@ -156,9 +165,13 @@ class Desk:
 
     def has_examples(self, corpus: str, n_tokens: int, text: str) -> bool:
         """Whether texts are there, read at this place, in which to look for a feature of the SAE on show."""
-        return self.can_continue or (
+        return self._trainer_read_here or (
             self.corpus is not None and self._corpus_key == self._key_of(corpus, n_tokens, text)
         )
+
+    @property
+    def _trainer_read_here(self) -> bool:
+        return self.can_continue and self._trained_bos == self.prepend_bos
 
     def _key_of(self, corpus: str, n_tokens: int, text: str) -> Any:
         return (self.site, self.prepend_bos, corpus, text if corpus == "text" else n_tokens)
@@ -167,8 +180,30 @@ class Desk:
         """Let go of a corpus that is not the one that was asked for."""
         self.corpus = self._corpus_key = self.large = None
 
-    def start_training(self, config: TrainConfig, run: str) -> Trainer:
-        """A fresh trainer on the corpus, for a run of this name.
+    def take_statistics(self, corpus: str, n_tokens: int, text: str) -> Iterator[int]:
+        """Find out on a corpus what the features of the SAE on show do, from where that was left the last time.
+
+        Args:
+            corpus: as in ``read_training_data``, as the others are.
+            n_tokens: of a corpus.
+            text: of the box.
+
+        Yields:
+            How far it is, for somebody who waits.
+        """
+        if not self._trainer_read_here:
+            yield from self.read_training_data(corpus, n_tokens, text)
+        read, shown = self._trained_on if self._trainer_read_here else self.corpus, self._shown
+        assert read is not None and shown is not None
+        if self._counting is None or self._counting.sae is not shown.sae:
+            most = max(SAMPLE, COUNTING // shown.sae.W_enc.numel())
+            self._counting = Counting(shown.sae, read.values[:most], read.position[:most], skip_first=shown.skip_first)
+        yield from self._counting.pieces()
+        stats, self._counting = self._counting.stats(), None
+        self.show(replace(shown, stats=stats), keep=True)
+
+    def start_training(self, config: TrainConfig, run: str, start: SAE | None = None) -> Trainer:
+        """A fresh trainer on the corpus, for a run of this name; from an SAE's weights where one is given.
 
         Raises:
             ValueError: when the memory does not suffice or there are too few activations.
@@ -184,10 +219,13 @@ class Desk:
             "skip_first": config.skip_first,
         }
         if self.large is not None:
-            self.trainer = Trainer(self.large.source, config=config, metadata=metadata)
+            self.trainer = Trainer(self.large.source, config=config, metadata=metadata, start=start)
         else:
-            self.trainer = Trainer(self.corpus.values, self.corpus.position, config, metadata=metadata)
+            self.trainer = Trainer(self.corpus.values, self.corpus.position, config, metadata=metadata, start=start)
         self._trainer_site, self._trained_on, self.run = self.site, self.corpus, run
+        self._trained_bos = self.prepend_bos
+        if self.opened is not None:
+            self._before[self.site] = self.opened
         self._trained_large = self.large  # its files stay for as long as the trainer reads them
         return self.trainer
 
@@ -210,6 +248,11 @@ class Desk:
         """Whether the trainer on the desk belongs to the site that is shown."""
         return self.trainer is not None and self._trainer_site == self.site
 
+    @property
+    def opened(self) -> Shown | None:
+        """The SAE on show when it came from elsewhere: from a file or from Python."""
+        return self._shown if self._shown is not None and self._shown.opened else None
+
     def show_training(self, *, final: bool) -> Shown:
         """Show the SAE as it is now; ``final`` takes the statistics over the whole corpus."""
         assert self.trainer is not None and self._trained_on is not None
@@ -228,18 +271,19 @@ class Desk:
             self._trained[self.site] = self._shown
         return self._shown
 
-    def open(self, sae: SAE, stats: FeatureStats | None, source: str, key: str) -> None:
-        """Show an SAE from a file; ``key`` says which one it is.
+    def open(self, sae: SAE, stats: FeatureStats | None, source: str, key: str, *, anyway: bool = False) -> None:
+        """Show an SAE from elsewhere; ``key`` says which one it is.
 
         Raises:
-            ValueError: when it was trained at another place, naming both.
+            ValueError: when it was trained at another place, naming both (not with ``anyway``), or has another width.
         """
         elsewhere = mismatch(sae, *self.site)
-        if elsewhere is not None:
+        if elsewhere is not None and not anyway:
             raise ValueError(elsewhere)
         if self.prompt is not None and self.prompt.d_in != sae.d_in:
             raise ValueError(f"this SAE reads {sae.d_in} dimensions, {self.site_words} has {self.prompt.d_in}")
-        self.show(Shown(sae, stats, source, bool(sae.metadata.get("skip_first", True)), key), keep=True)
+        skip, self._counting = bool(sae.metadata.get("skip_first", True)), None
+        self.show(Shown(sae, stats, source, skip, key, opened=key != self.run), keep=True)
 
     @property
     def fidelity_of_shown(self) -> Fidelity | None:
@@ -261,7 +305,8 @@ class Desk:
         """Go back to the SAE that the site had before anything was trained."""
         self.trainer = self._trained_on = self._trained_large = None
         self._trained.pop(self.site, None)
-        self._shown = self._bundled()
+        before = self._before.pop(self.site, None)
+        self._shown = self.show(before, keep=True) if before else self._bundled()
 
     def features(self) -> Features | None:
         """The SAE on show with the text, as one record; None while the site has no SAE."""
@@ -276,7 +321,7 @@ class Desk:
 
     def card(self, feature: int) -> FeatureCardData:
         """Neighbours of one feature of the SAE on show, and its contexts where ``has_examples``."""
-        corpus = self._trained_on if self.can_continue else self.corpus
+        corpus = self._trained_on if self._trainer_read_here else self.corpus
         assert self._shown is not None
         sae = self._shown.sae
         contexts = None if corpus is None else top_contexts(sae, corpus, feature)
@@ -287,15 +332,3 @@ class Desk:
             return None
         found = bundled_sae(self.layer, self.hook_name, self.model.n_layer)
         return found and Shown(*found, f"the bundled SAE, {self.site_words}", key=f"bundled, {self.site_words}")
-
-
-def _first(parts: list[Activations], n_tokens: int) -> list[Activations]:
-    """The first records, those that begin within so many tokens."""
-    kept: list[Activations] = []
-    total = 0
-    for part in parts:
-        if kept and total + part.n_tokens > n_tokens:
-            break
-        kept.append(part)
-        total += part.n_tokens
-    return kept

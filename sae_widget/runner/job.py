@@ -13,6 +13,7 @@ from sae_widget.runner.desk import Desk
 from sae_widget.runner.loop import Loop
 from sae_widget.training import History, TrainingFault
 from sae_widget.training.spikes import Spikes
+from sae_widget.training.start import going_on
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -58,8 +59,13 @@ class TrainingLoop(Loop):
             return
         self._job = None
 
-    def _training(self, *, go_on: bool = False) -> Generator[None, None, None]:
-        """The training as a sequence of short pieces of work; pausing is not asking for the next."""
+    def _training(self, *, go_on: bool = False, start: SAE | None = None) -> Generator[None, None, None]:
+        """The training as a sequence of short pieces of work; pausing is not asking for the next.
+
+        Args:
+            go_on: with the trainer on the desk, instead of a new one.
+            start: the SAE that a new one goes on from.
+        """
         state = self.state
         if not go_on:
             self._say("reading", "Reading the corpus", step=0, total=0)
@@ -70,7 +76,8 @@ class TrainingLoop(Loop):
             for n in self.desk.write_training_data():
                 self._say("reading", f"Reading the corpus to the disk, as it does not fit into memory: {n:,} tokens")
                 yield
-            trainer = self.desk.start_training(state.settings, run_name())
+            settings = state.settings if start is None else going_on(start, state.settings)
+            trainer = self.desk.start_training(settings, run_name(), start)
             self._history = History(d_sae=trainer.config.d_sae)  # from here on it is another run
             self._began, self._halved = True, False
             self.publisher.post(history=self._history)

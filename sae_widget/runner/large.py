@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from sae_widget.activations.base import LanguageModel
+    from sae_widget.activations.base import Activations, LanguageModel
 
 NAME = "activations"
 MOST_BUFFER, SHARE = 256_000_000, 0.25  # bytes of rows that a trainer holds, and of what is free
@@ -89,3 +89,15 @@ def _new_folder() -> Path:
         if number.isdecimal() and not psutil.pid_exists(int(number)):
             shutil.rmtree(old, ignore_errors=True)
     return parent / f"{os.getpid()}-{secrets.token_hex(8)}"
+
+
+def first_parts(parts: list[Activations], n_tokens: int) -> list[Activations]:
+    """The first records, those that begin within so many tokens."""
+    kept: list[Activations] = []
+    total = 0
+    for part in parts:
+        if kept and total + part.n_tokens > n_tokens:
+            break
+        kept.append(part)
+        total += part.n_tokens
+    return kept

@@ -32,7 +32,7 @@ class Loop:
     """One worker thread that looks at the inputs of a state and at a queue of commands.
 
     A subclass has a method ``_do_<name>`` for every command, and for ``model``, ``read``, ``settings``,
-    ``selected``, ``loaded``, ``progress`` and ``job``.
+    ``selected``, ``loaded``, ``progress``, ``statistics``, ``fidelity`` and ``job``.
     """
 
     def __init__(self, state: ExplorerState, *, polled: bool = False) -> None:
@@ -194,7 +194,7 @@ class Loop:
         if self._loading is not None and self._loading.done:
             return "loaded"
         now = time.monotonic()
-        for what in ("model", "read", "settings", "selected", "progress", "fidelity"):
+        for what in ("model", "read", "settings", "selected", "progress", "statistics", "fidelity"):
             again = what == "selected" == self._last and self._trains  # the training has its turn in between
             if what in self._dirty and self._dirty[what] <= now and not again:
                 return what

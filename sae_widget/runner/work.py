@@ -5,17 +5,15 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from sae_widget.autosave import load_run, saved_runs
+from sae_widget.autosave import load_run
 from sae_widget.config import FIXED_SETTINGS
-from sae_widget.runner.follow import FollowingLoop
 from sae_widget.runner.loading import ModelLoading
 from sae_widget.runner.loop import DEBOUNCE, ended
+from sae_widget.runner.opening import OpeningLoop
 from sae_widget.runner.threads import leave_one_core
+from sae_widget.training.start import going_on
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from sae_widget.autosave import SavedRun
     from sae_widget.config import TrainConfig
     from sae_widget.state import ExplorerState
 
@@ -26,7 +24,7 @@ POLLED = " Here a page sees no news from threads, so this one asks for them: kee
 """Said once where that is so (Colab)."""
 
 
-class Runner(FollowingLoop):
+class Runner(OpeningLoop):
     """Turns the inputs of a state into its results: model, text, training, feature card."""
 
     def __init__(self, state: ExplorerState, *, polled: bool = False) -> None:
@@ -35,11 +33,6 @@ class Runner(FollowingLoop):
 
     def _prepare(self) -> None:
         leave_one_core()
-
-    def open(self, path: Path) -> None:
-        """Ask for a saved SAE to be shown."""
-        self._path = path
-        self.command("open")
 
     def _do_model(self) -> None:
         if self._training_is_on("model", "model"):
@@ -126,7 +119,7 @@ class Runner(FollowingLoop):
         feature, shown = self.state.selected, self.desk.shown
         if feature is None or shown is None or not 0 <= feature < shown.sae.d_sae:
             return
-        wanted = self._example_corpus(), self.state.corpus_tokens, self.state.text
+        wanted = self._examples()
         if not self.desk.has_examples(*wanted):
             if self.trains:
                 return  # it is reading what will serve here too
@@ -157,7 +150,7 @@ class Runner(FollowingLoop):
             return
         self._paused = False
         self._fault("", "controls", "chart")
-        self.publisher.post(offers=tuple(offer for offer in self.state.offers if offer != "restore"))
+        self._withdraw()
         self._job = self._training()
 
     def _do_pause(self) -> None:
@@ -178,12 +171,30 @@ class Runner(FollowingLoop):
         if self._job is not None and self._paused:
             self._paused = False
             self._say(*(("training", "Training") if self._began else ("reading", "Reading the corpus")))
-        elif self._job is None and self.desk.can_continue and self.desk.trainer is not None:
+        elif self._job is None and self.desk.can_continue and self.desk.trainer is not None and not self.desk.opened:
+            self._withdraw()
             self._job = self._training(go_on=True)
             self._say("training", "Training")
             self._say_what_waits(self.desk.trainer.config)
-        else:
+        elif self._job is not None or self.desk.shown is None:
             self._say(self._status.phase, "Nothing to resume: press Train.")
+        elif self._read_where_the_form_says():
+            self._train_on()
+
+    def _train_on(self) -> None:
+        """Train the SAE on show, which was not trained here, further; the form shows what it takes of the settings."""
+        shown = self.desk.shown
+        if shown is None:
+            return
+        try:
+            settings = going_on(shown.sae, self.state.settings.changed(skip_first=shown.skip_first))
+        except ValueError as fault:
+            self._say(self._status.phase, ended(fault), trouble=True)
+            return
+        self.publisher.post(settings=settings)
+        self.publisher.flush()
+        self._withdraw()
+        self._job = self._training(start=shown.sae)
 
     def _do_stop(self) -> None:
         if self._stop_following():
@@ -223,15 +234,8 @@ class Runner(FollowingLoop):
         when = time.strftime("%d %b %H:%M", time.localtime(runs[0].saved))
         self.desk.open(sae, stats, f"your saved SAE of {when}, {self.desk.site_words}", runs[0].path.name)
         self._show_features()
+        self._offer()
         self._say("ready", f"Restored the SAE of {when}.")
-
-    def _do_open(self) -> None:
-        if self._training_is_on("SAE that is shown"):
-            return
-        sae, stats = load_run(self._path)
-        self.desk.open(sae, stats, f"the SAE of {self._path.name}, {self.desk.site_words}", str(self._path))
-        self._show_features()
-        self._say("ready", self._ready_words())
 
     def _say_what_waits(self, config: TrainConfig) -> None:
         """Say which settings of the form the SAE that trains cannot take any more, if there are such."""
@@ -246,41 +250,8 @@ class Runner(FollowingLoop):
         """Steps that the job has trained: 0 while it reads, whatever the run before it did."""
         return self.desk.trainer.step if self._began and self.desk.trainer is not None else 0
 
-    def _read_where_the_form_says(self) -> bool:
-        """Whether the place of the form is the one on the desk, which it is not when a reading failed: read again."""
-        desk, state = self.desk, self.state
-
-        def same() -> bool:
-            return (desk.layer, desk.hook_name, desk.prepend_bos) == (state.layer, state.hook_name, state.prepend_bos)
-
-        if not same():
-            self._do_read()
-        return same()
-
-    def _saved_here(self) -> list[SavedRun]:
-        """Automatically saved runs of this model and read point, the newest first."""
-        keys = ("model_name", "layer", "hook_name")
-        return [run for run in saved_runs() if tuple(run.info.get(key) for key in keys) == self.desk.site]
-
-    def _example_corpus(self) -> str:
-        return self.state.corpus if self.state.corpus != "text" else "documentation"
-
     def _ready_words(self) -> str:
         if self._loading is not None:
             return self._what_is_shown()  # another sentence comes in a moment
         unsaid, self._unsaid = self._unsaid, ""
         return self._what_is_shown() + unsaid
-
-    def _what_is_shown(self) -> str:
-        shown = self.desk.shown
-        if shown is None:
-            return f"No SAE for {self.desk.site_words} yet: press Train to make one."
-        return f"Showing {shown.source}: {shown.sae.d_sae:,} features. Click one, or press Train to make your own."
-
-    def _offer(self, *more: str) -> None:
-        """Say which further buttons make sense now."""
-        offers = [name for name in more if name]
-        if "cancel" not in offers and self.desk.model is not None:
-            if self.desk.trainer is None and self._saved_here():
-                offers.append("restore")
-        self.publisher.post(offers=tuple(offers))

@@ -109,8 +109,8 @@ def describe_shown(
     """The record of what is shown: during a run the form may hold a place and a text that were refused.
 
     Args:
-        features: the SAE; its metadata say where it belongs.
-        activations: of the text that is shown.
+        features: the SAE with the text; where that was read is where the SAE is shown.
+        activations: of the text, for features without one.
         settings: the recipe.
         feature_names: feature number -> name.
         form: the inputs in ``FORM``, for what is not said by the others.
@@ -118,12 +118,17 @@ def describe_shown(
     Raises:
         SaeFileError: one of them could not be read again; nothing was written.
     """
-    made, shown = features.sae.metadata, dict(form)
+    if features.prompt is not None:
+        activations = features.prompt.activations  # those that belong to these features
+    shown = dict(form)
     if activations is not None:
-        place = {"model": activations.model_name, "layer": activations.layer, "hook_name": activations.hook_name}
-        shown |= place | {"text": "\n".join(activations.texts)}
-    said = {"model": made.get("model_name")} | {name: made.get(name) for name in ("layer", "hook_name", "prepend_bos")}
-    shown |= {name: value for name, value in said.items() if value is not None}
+        shown |= {
+            "model": activations.model_name,
+            "layer": activations.layer,
+            "hook_name": activations.hook_name,
+            "prepend_bos": bool(activations.spans[0, 0] == activations.spans[0, 1]),  # the span of a start token
+            "text": "\n".join(activations.texts),
+        }
     shown["text"] = clean_text(shown["text"])[0]
     return describe(settings, {feature: clean_text(name)[0] for feature, name in feature_names.items()}, **shown)
 

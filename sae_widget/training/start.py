@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import TYPE_CHECKING
 
 import torch
+
+from sae_widget.config import ARCHITECTURES
 
 if TYPE_CHECKING:
     from sae_widget.config import TrainConfig
@@ -29,6 +32,23 @@ def check_start(start: SAE, config: TrainConfig, d_in: int) -> None:
             f"The SAE to start from normalises each token ({start.normalize_activations}), and the trainer does not. "
             "Nothing was trained; start from an SAE without it, or from scratch."
         )
+
+
+def going_on(start: SAE, settings: TrainConfig) -> TrainConfig:
+    """The settings with which an SAE trains on: its own kind and size, and the rest as given.
+
+    Raises:
+        ValueError: it cannot be trained on, and why.
+    """
+    own = {field.name for field in dataclasses.fields(start)} & set(ARCHITECTURES.get(start.architecture, ()))
+    config = settings.changed(
+        architecture=start.architecture,
+        d_sae=start.d_sae,
+        center=start.apply_b_dec_to_input,
+        **{name: getattr(start, name) for name in own},
+    )
+    check_start(start, config, start.d_in)
+    return config
 
 
 def copy_start(work: Workspace, start: SAE) -> None:

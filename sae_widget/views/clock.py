@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 import anywidget
 from traitlets import Int
 
@@ -14,3 +17,8 @@ class PageClock(anywidget.AnyWidget):
     _esm = read_static("clock.js")
     ticks = Int(0, help="set by the page").tag(sync=True)
     period = Int(200, help="milliseconds").tag(sync=True)
+
+
+def is_polled() -> bool:
+    """Whether the page has to ask for news: Colab does not show updates from threads."""
+    return "google.colab" in sys.modules or os.environ.get("SAE_WIDGET_POLL") == "1"

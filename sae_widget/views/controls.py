@@ -18,7 +18,7 @@ class Controls(Pane):
     question = "What should it learn, and from what?"
     reads = (
         *("model", "text", "layer", "hook_name", "prepend_bos", "corpus", "corpus_tokens", "settings"),
-        *("refused", "language_model", "activations", "history", "status", "faults"),
+        *("refused", "language_model", "activations", "features", "history", "status", "faults"),
         *("weights", "layout", "rows", "measure"),  # a preset sets them too
     )
     pace: ClassVar[dict[str, float]] = {"status": 0.4}  # as the status line, so that both say the same

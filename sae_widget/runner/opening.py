@@ -1,0 +1,177 @@
+"""An SAE from elsewhere put on show: where it reads, on what it was not trained after a word, and with statistics."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from sae_widget.autosave import saved_runs
+from sae_widget.checkpoint.sites import mismatch, place_for, reading_notes, trained_on
+from sae_widget.runner.follow import FollowingLoop
+from sae_widget.runner.loop import DEBOUNCE, ended
+
+if TYPE_CHECKING:
+    from sae_widget.autosave import SavedRun
+    from sae_widget.runner.opened import Opened
+    from sae_widget.state import ExplorerState
+
+REPLACED = ("restore", "load_anyway", "keep")
+"""Offers that mean nothing any more once a training begins."""
+
+
+class OpeningLoop(FollowingLoop):
+    """The part of the runner that opens."""
+
+    def __init__(self, state: ExplorerState, *, polled: bool = False) -> None:
+        self._asked: Opened | None = None
+        self._waiting: Opened | None = None  # for a word: it was trained on something else
+        super().__init__(state, polled=polled)
+
+    def open(self, opened: Opened) -> None:
+        """Ask for an SAE to be shown."""
+        self._asked = opened
+        self.command("open")
+
+    def _do_open(self) -> None:
+        opened, desk, state = self._asked, self.desk, self.state
+        if opened is None or self._training_is_on("SAE that is shown"):
+            return
+        if desk.model is None:
+            raise ValueError("there is no language model to show this SAE on")
+        sae, model = opened.sae, desk.model
+        elsewhere = mismatch(sae, model.name, state.layer, state.hook_name)
+        if sae.d_in != model.d_in:
+            self._say("ready", self._other_width(opened), trouble=True)
+            return
+        place, bos = place_for(sae, model.n_layer, state.layer, state.hook_name), state.prepend_bos
+        if mismatch(sae, model.name, *place) is None:
+            told, elsewhere = sae.metadata.get("prepend_bos"), None
+            bos = told if isinstance(told, bool) and (model.bos_id is not None or not told) else bos
+            self.publisher.post(layer=place[0], hook_name=place[1], prepend_bos=bos)
+            self.publisher.flush()  # the form says where it reads before it is read there
+        elif not opened.anyway:
+            self._ask(opened, str(elsewhere))
+            return
+        if not self._read_where_the_form_says():
+            self._say("ready", f"{self._status.message} The SAE was not loaded.", trouble=True)
+            return
+        made = f", though trained on {trained_on(sae)}" if elsewhere else ""
+        desk.open(sae, opened.stats, f"{opened.words}, {desk.site_words}{made}", opened.key, anyway=opened.anyway)
+        self._show_features()
+        self._offer()
+        self._say("ready", self._what_is_shown())
+
+    def _ask(self, opened: Opened, elsewhere: str) -> None:
+        self._offer("load_anyway", "keep")
+        self._waiting = opened
+        words = f"{elsewhere[:1].upper()}{ended(elsewhere[1:])} What is shown is kept"
+        said = f"{words}; Load anyway (in Python: anyway=True) shows it, but its features may mean nothing here."
+        self._say("ready", said, trouble=True)
+
+    def _other_width(self, opened: Opened) -> str:
+        model = self.desk.model
+        assert model is not None
+        made = trained_on(opened.sae)
+        on = f" of {made}" if made else ""
+        return (
+            f"{opened.words[:1].upper()}{opened.words[1:]} reads {opened.sae.d_in:,} dimensions{on}, {model.label} has "
+            f"{model.d_in:,}: it cannot be shown there. What is shown is kept; choose its model first, then show it."
+        )
+
+    def _do_load_anyway(self) -> None:
+        if self._waiting is None:
+            self._say(self._status.phase, "No SAE is waiting to be loaded.")
+            return
+        self._asked = replace(self._waiting, anyway=True)
+        self._do_open()
+
+    def _do_keep(self) -> None:
+        if self._waiting is None:
+            self._say(self._status.phase, "No SAE is waiting to be loaded.")
+            return
+        self._offer()
+        self._say("ready", f"The other SAE was not loaded. {self._what_is_shown()}")
+
+    def _do_follow(self) -> None:
+        self._withdraw()
+        super()._do_follow()
+
+    def _do_statistics(self) -> None:
+        """Take the statistics of an SAE that came without; whatever a person asks for comes first."""
+        shown, said = self.desk.shown, self._status
+        if shown is None or shown.stats is not None:
+            return
+        if self._job is not None:
+            self._postponed.add("statistics")
+            return
+        told = f"{said.message} Counting what its features do."
+        self._say(said.phase, told, trouble=said.trouble)
+        try:
+            for _ in self.desk.take_statistics(*self._examples()):
+                with self._cond:
+                    if self._poked or self._next():
+                        self._dirty.setdefault("statistics", time.monotonic() + DEBOUNCE)
+                        return
+        except (ValueError, OSError) as fault:
+            self.desk.drop_corpus()
+            self._fault(f"There are no statistics of this SAE: {ended(fault)}", "health")
+            return
+        finally:
+            self._say(said.phase, said.message, trouble=said.trouble)
+        self._show_features()
+
+    def _show_features(self) -> None:
+        super()._show_features()
+        shown = self.desk.shown
+        if shown is not None and shown.stats is None:
+            with self._cond:
+                self._dirty["statistics"] = time.monotonic()
+        else:
+            self._fault("", "health")
+
+    def _examples(self) -> tuple[str, int, str]:
+        """The corpus from which examples and statistics are taken, as ``Desk.read_training_data`` wants it."""
+        state = self.state
+        return state.corpus if state.corpus != "text" else "documentation", state.corpus_tokens, state.text
+
+    def _read_where_the_form_says(self) -> bool:
+        """Whether the place of the form is the one on the desk, which it is not when a reading failed: read again."""
+        desk, state = self.desk, self.state
+
+        def same() -> bool:
+            return (desk.layer, desk.hook_name, desk.prepend_bos) == (state.layer, state.hook_name, state.prepend_bos)
+
+        if not same():
+            self._turn("read")
+        return same()
+
+    def _saved_here(self) -> list[SavedRun]:
+        """Automatically saved runs of this model and read point, the newest first."""
+        keys = ("model_name", "layer", "hook_name")
+        return [run for run in saved_runs() if tuple(run.info.get(key) for key in keys) == self.desk.site]
+
+    def _what_is_shown(self) -> str:
+        desk, shown = self.desk, self.desk.shown
+        if shown is None:
+            return f"No SAE for {desk.site_words} yet: press Train to make one."
+        words = f"Showing {shown.source}: {shown.sae.d_sae:,} features. Click one, or press Train to make your own."
+        length = 0 if desk.prompt is None else int(desk.prompt.position.max()) + 1
+        notes = reading_notes(shown.sae, prepend_bos=desk.prepend_bos, length=length)
+        return f"{words} {notes}".rstrip()
+
+    def _offer(self, *more: str) -> None:
+        """Say which further buttons make sense now."""
+        offers, desk = [name for name in more if name], self.desk
+        if "load_anyway" not in offers:
+            self._waiting = None
+            if "cancel" not in offers and desk.model is not None and (desk.trainer is None or desk.opened):
+                runs = self._saved_here()
+                if runs and (desk.shown is None or desk.shown.key != runs[0].path.name):
+                    offers.append("restore")
+        self.publisher.post(offers=tuple(offers))
+
+    def _withdraw(self) -> None:
+        """Offer no more what a training that begins replaces."""
+        self._waiting = None
+        self.publisher.post(offers=tuple(offer for offer in self.state.offers if offer not in REPLACED))

@@ -1,0 +1,37 @@
+"""An SAE from elsewhere in a real page: it waits for a word, and then every pane shows it."""
+
+from __future__ import annotations
+
+from tests.browser.explorer import ExplorerPage, cell
+from tests.browser.lab import Lab
+
+ELSEWHERE = """
+import torch
+from sae_widget.sae import StandardSAE
+draw = lambda *shape: torch.randn(shape, generator=torch.Generator().manual_seed(len(shape)))
+told = {"model_name": "gpt2", "layer": 8, "hook_name": "resid_pre"}
+parts = {"W_enc": draw(192, 40), "b_enc": draw(40), "W_dec": draw(40, 192), "b_dec": draw(192)}
+elsewhere = StandardSAE(**parts, metadata=told)
+"""
+
+
+def test_an_sae_of_another_model_is_shown_after_a_word(lab: Lab) -> None:
+    """F57"""
+    nb = lab.open([cell()])
+    nb.run_cell(0)
+    page = ExplorerPage(nb)
+    page.wait_painted()
+    page.wait_features()
+    nb.run_code(ELSEWHERE + "explorer.show(elsewhere)")
+    page.pane("status").get_by_text("This SAE was trained on gpt2 resid_pre 8, the explorer reads bundled").wait_for()
+    page.press("Keep what is here")
+    page.pane("status").get_by_text("The other SAE was not loaded.").wait_for()
+    assert not page.button("Load anyway").is_visible()
+    assert nb.run_code("print(explorer.sae.d_sae)").strip() != "40"
+
+    nb.run_code("explorer.show(elsewhere)")
+    page.press("Load anyway")
+    page.pane("status").get_by_text("though trained on gpt2 resid_pre 8: 40 features.").wait_for()
+    page.wait("bars", "bars", "value === '40'")
+    page.wait_selected(page.click_bar(0))
+    assert page.button("Continue").is_enabled()
