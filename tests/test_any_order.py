@@ -182,7 +182,7 @@ class AnyOrder(RuleBasedStateMachine):
             assert recipe["steps"] == trainer.step
             assert recipe["settings"] == asdict(trainer.config)
             if status.message.startswith("Stopped"):
-                kept = load_sae(autosave_folder() / runner._run).metadata["training"]
+                kept = load_sae(autosave_folder() / desk.run).metadata["training"]
                 assert kept == recipe
         if runner._job is None and not status.trouble and not state.faults:
             assert (state.activations.layer, state.activations.texts) == (state.layer, (state.text,))
