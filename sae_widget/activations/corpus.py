@@ -150,15 +150,20 @@ def _not_utf8(file: Path, byte: int, offset: int) -> ValueError:
     )
 
 
-def passages(parts: Iterable[str]) -> Iterator[str]:
-    """Cut a text that comes in parts into passages; joined they are the text, white space among them."""
+def passages(parts: Iterable[str], most: int = PASSAGE_CHARS) -> Iterator[str]:
+    """Cut a text that comes in parts into passages; joined they are the text, white space among them.
+
+    Args:
+        parts: of one text.
+        most: characters of a passage; it ends behind a paragraph, a line or a word where there is one.
+    """
     text = ""
     for part in parts:
         text, at = text + part, 0
-        while len(text) - at > PASSAGE_CHARS:
-            end = at + PASSAGE_CHARS
+        while len(text) - at > most:
+            end = at + most
             for separator in ("\n\n", "\n", " "):
-                cut = text.rfind(separator, at + PASSAGE_CHARS // 2, end)
+                cut = text.rfind(separator, at + most // 2, end)
                 if cut >= 0:
                     end = cut + len(separator)
                     break

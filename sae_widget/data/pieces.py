@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from sae_widget.activations.corpus import passages
 from sae_widget.activations.extract import get_activations
 
 if TYPE_CHECKING:
@@ -38,17 +39,7 @@ def pieces(texts: Iterable[str], seed: int = 0) -> list[str]:
 
 def cut(text: str) -> Iterator[str]:
     """One text in pieces that joined are the text, white space among them."""
-    at = 0
-    while at < len(text):
-        end = min(len(text), at + PIECE_CHARS)
-        if end < len(text):
-            for mark in ("\n\n", "\n", " "):
-                found = text.rfind(mark, at + PIECE_CHARS // 2, end)
-                if found > 0:
-                    end = found + len(mark)
-                    break
-        yield text[at:end]
-        at = end
+    return passages([text], PIECE_CHARS)
 
 
 def read_corpus(
