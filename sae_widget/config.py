@@ -30,6 +30,7 @@ FIXED_SETTINGS = (
     "center",
     "unit_norm_decoder",
     "tied_init",
+    "start_firing",
     "loss_reduction",
     "matryoshka_levels",
     "precision",
@@ -105,6 +106,8 @@ class TrainConfig:
     """Keep every decoder row at norm 1."""
     tied_init: bool = True
     """Start the encoder at the decoder transposed; otherwise torch's ``nn.Linear`` start."""
+    start_firing: float = 0.03
+    """Share of the tokens on which a feature fires at first (standard with a penalty, tied start); 0: biases are 0."""
     loss_reduction: str = "sum"
     """``sum``: squared error and L1 summed over the width, averaged over tokens; ``mean``: averaged over both."""
     l1_warmup: float = 0.05
@@ -142,6 +145,7 @@ class TrainConfig:
         _whole("matryoshka_levels", self.matryoshka_levels, 1, 12)
         _whole("resample_every", self.resample_every, 0, MAX_STEPS)
         _number("l0_coefficient", self.l0_coefficient, 0.0, 1e6)
+        _number("start_firing", self.start_firing, 0.0, 0.5)
         _number("bandwidth", self.bandwidth, 1e-6, 1e3)
         _number("target_l0", self.target_l0, 0.0, float(self.d_sae))
         _number("validation_share", self.validation_share, 0.0, 0.5)
@@ -171,6 +175,7 @@ class TrainConfig:
             center=False,
             unit_norm_decoder=False,
             tied_init=False,
+            start_firing=0.0,
             loss_reduction="mean",
             l1_warmup=0.0,
             lr_warmup=0.0,

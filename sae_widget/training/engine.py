@@ -16,7 +16,7 @@ from sae_widget.training.mesh import ALONE, MeshFault, joint_share
 from sae_widget.training.pressure import Pressure
 from sae_widget.training.quality import FixedSet
 from sae_widget.training.resample import resample
-from sae_widget.training.start import copy_start, random_start
+from sae_widget.training.start import START_ROWS, copy_start, fire_rarely, random_start, starts_rarely
 from sae_widget.training.workspaces import workspace
 
 if TYPE_CHECKING:
@@ -74,6 +74,8 @@ class Engine:
         if config.center:
             some = feed.sample(data.MEDIAN_ROWS, config.seed).mul_(self.scale)
             self.work.params.b_dec.copy_(data.geometric_median(some))
+        if starts_rarely(config):
+            fire_rarely(self.work, feed.sample(START_ROWS, config.seed).to(self.device).mul_(self.scale))
 
     @property
     def dead_after(self) -> int:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # Planted directions are often drawn with the same small seed; a start that is the answer would prove nothing.
 TIED_SEED = 0x5AE5AE5A
+START_ROWS = 2048  # that the biases of a start are read from
+CHUNK = 256  # features at a time
 
 
 def check_start(start: SAE, config: TrainConfig, d_in: int) -> None:
@@ -91,3 +93,32 @@ def random_start(work: Workspace) -> None:
         bias.copy_(torch.empty(bias.shape, dtype=torch.float32).uniform_(-bound, bound, generator=generator))
     if config.unit_norm_decoder:
         work.unit_norm()
+
+
+def starts_rarely(config: TrainConfig) -> bool:
+    """Whether features start out rare: where there is a penalty to keep them so, and random weights have no biases."""
+    penalised = config.architecture == "standard" and config.l1_coefficient > 0
+    return penalised and config.tied_init and config.start_firing > 0
+
+
+def fire_rarely(work: Workspace, x: torch.Tensor) -> None:
+    """Set ``b_enc`` so that every feature fires on ``start_firing`` of the rows, at least on one.
+
+    With biases at 0 each feature of a random start fires on half of the tokens, several learn the same direction, and
+    the L1 penalty leaves it so: two features that share an activation cost as much as one. Features that start with
+    their few strongest tokens part. That shares are set, and not biases, is Anthropic's
+    (https://transformer-circuits.pub/2025/january-update); the size of ours was measured.
+
+    Args:
+        work: with weights and ``b_dec`` as they start.
+        x: ``[n, d_in]`` scaled activations, on the device of ``work``.
+    """
+    p = work.params
+    u = x - p.b_dec if work.center_input else x
+    count = max(1, round(work.config.start_firing * len(u)))
+    for start in range(0, work.d_sae, CHUNK):
+        pre = p.W_enc[start : start + CHUNK] @ u.t()  # [CHUNK, n]
+        last = pre.topk(count, dim=1, sorted=True).values[:, -1:]
+        below = pre.masked_fill_(pre >= last, -math.inf).amax(1, keepdim=True)  # the same rows may stand there twice
+        between = torch.where(below.isfinite(), (last + below) / 2, 0.0)
+        p.b_enc[start : start + CHUNK] = -between[:, 0]
