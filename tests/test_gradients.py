@@ -13,6 +13,7 @@ from sae_widget.sae import REGISTRY
 from sae_widget.training import (
     Trainer,
     schedule,
+    small,
     sparse,
 )
 from sae_widget.training.gradients import AUX_COEFFICIENT, Workspace
@@ -142,11 +143,12 @@ class TestGradients:
     @pytest.mark.parametrize("center", [True, False])
     @pytest.mark.parametrize("reduction", ["sum", "mean"])
     @pytest.mark.parametrize("dead", [[], DEAD])
-    @pytest.mark.parametrize("pairs", [True, False])
+    @pytest.mark.parametrize("way", ["pairs", "matrices", "numpy"])
     def test_equal_autograd(
-        self, architecture: str, center: bool, reduction: str, dead: list[int], pairs: bool, monkeypatch: Any
+        self, architecture: str, center: bool, reduction: str, dead: list[int], way: str, monkeypatch: Any
     ) -> None:
-        monkeypatch.setattr(sparse, "SMALLEST", 0 if pairs else 2**40)
+        monkeypatch.setattr(sparse, "SMALLEST", 0 if way == "pairs" else 2**40)
+        monkeypatch.setattr(small, "SMALL", 2**40 if way == "numpy" else 0)
         self.check(architecture, dead, center=center, loss_reduction=reduction)
 
     @pytest.mark.parametrize("reduction", ["sum", "mean"])
@@ -197,7 +199,9 @@ class TestGradients:
         counted = work.products.count(acts.bfloat16(), torch.empty(1000, 5, dtype=torch.bfloat16))
         assert torch.equal(counted, (acts > 0).sum(0).float())
 
-    def test_parallel_part_is_removed_and_norms_stay(self) -> None:
+    @pytest.mark.parametrize("way", ["matrices", "numpy"])
+    def test_parallel_part_is_removed_and_norms_stay(self, way: str, monkeypatch: Any) -> None:
+        monkeypatch.setattr(small, "SMALL", 2**40 if way == "numpy" else 0)
         work = workspace(6, 9, TrainConfig(d_sae=15, k=4), True)
         work.params.vector.normal_(generator=generator(8))
         work.grads.vector.normal_(generator=generator(7))

@@ -6,6 +6,7 @@ import math
 import time
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from sae_widget.metrics import share_of_error, variance_share
@@ -61,6 +62,7 @@ class Engine:
         vectors = self.work.kind.vectors
         self.moments = Flat(d_in, d_sae, vectors, device), Flat(d_in, d_sae, vectors, device)
         self.since = torch.zeros(d_sae, dtype=torch.int64, device=device)  # tokens since each feature fired
+        self._since = self.since.numpy() if self.since.device.type == "cpu" else None  # the same, at less cost
         self._n_dead: int | None = None  # features, where the last step knows it
         self.threads = 0  # of torch that a step takes; 0: not yet measured
         self._count = torch.zeros((), dtype=torch.float32, device=device)  # Adam's
@@ -128,7 +130,8 @@ class Engine:
             MeshFault: another process is gone; nothing of it was applied.
         """
         try:
-            return self._one_step()
+            with np.errstate(all="ignore"):  # what is not finite is looked for, and told in our words
+                return self._one_step()
         except MeshFault:
             self.feed.undo()
             raise
@@ -151,7 +154,7 @@ class Engine:
         work.applied()
         l0 = float(losses.fired.sum()) / n
         self.pressure.after(step, l0)
-        self.since.add_(n).masked_fill_(losses.fired.bool(), 0)
+        self._note(losses.fired, n)
         self.step, self.tokens = step, self.tokens + n
         self._resample()
         self._measure_now_and_then(n, with_first)
@@ -266,9 +269,19 @@ class Engine:
         reconstruction, sparsity = mesh.mean_(parts.mul_(weight)).tolist()
         return Losses(reconstruction, sparsity, mesh.sum_(losses.fired))
 
+    def _note(self, fired: torch.Tensor, n: int) -> None:
+        """Which features fired on a batch of ``n`` tokens."""
+        if self._since is None:
+            self.since.add_(n).masked_fill_(fired > 0, 0)
+        else:
+            self._since += n
+            self._since[fired.numpy() > 0] = 0
+
     def _count_dead(self) -> int:
         after = self.dead_after
-        return int((self.since >= after).sum()) if int(self.since.max()) >= after else 0
+        if self._since is None:
+            return int((self.since >= after).sum())
+        return int((self._since >= after).sum()) if self._since.max() >= after else 0
 
     def _dead_features(self) -> torch.Tensor | None:
         if not self.work.kind.revives_dead or self._n_dead == 0:

@@ -5,18 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sae_widget.training.batchtopk import BatchTopKWorkspace, MatryoshkaWorkspace
-from sae_widget.training.dense import DenseWorkspace
 from sae_widget.training.gated import GatedWorkspace
 from sae_widget.training.jumprelu import JumpReLUWorkspace
 from sae_widget.training.products import wants_bfloat16
-from sae_widget.training.sparse import TopKWorkspace
+from sae_widget.training.small import SmallTopKWorkspace, SmallWorkspace
 
 if TYPE_CHECKING:
     from sae_widget.config import TrainConfig
     from sae_widget.training.gradients import Workspace
 
 RULES: dict[str, type[Workspace]] = {
-    "topk": TopKWorkspace,
+    "topk": SmallTopKWorkspace,
     "batchtopk": BatchTopKWorkspace,
     "matryoshka_batchtopk": MatryoshkaWorkspace,
     "jumprelu": JumpReLUWorkspace,
@@ -38,6 +37,6 @@ def workspace(d_in: int, batch_size: int, config: TrainConfig, center_input: boo
     Raises:
         ValueError: an architecture that cannot be trained.
     """
-    rule = RULES.get(config.architecture, DenseWorkspace)
+    rule = RULES.get(config.architecture, SmallWorkspace)
     bfloat16 = wants_bfloat16(config, d_in, batch_size, device)
     return rule(d_in, config.d_sae, batch_size, config, center_input, bfloat16=bfloat16, device=device)

@@ -1,0 +1,134 @@
+"""Steps so small that calling torch costs more than computing: all but the matrix products in numpy.
+
+A call of numpy takes a third of one of torch; a small step makes forty. The numbers are those of the steps in torch up
+to rounding.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from sae_widget.training.base import first
+from sae_widget.training.dense import DenseWorkspace
+from sae_widget.training.gradients import CANCELS, Losses
+from sae_widget.training.sparse import TopKWorkspace
+
+if TYPE_CHECKING:
+    from sae_widget.training.base import Flat
+
+SMALL = 2**16  # activations of a batch: with more, torch's threads and vector instructions win
+
+
+class Buffers:
+    """The buffers of a workspace as arrays over the same memory."""
+
+    def __init__(self, work: SmallWorkspace, n: int) -> None:
+        self.acts, self.scratch, self.error, self.target = (
+            first(buffer, n).numpy() for buffer in (work.acts, work.scratch, work.error, work.target)
+        )
+        self.flat_error, self.flat_target = self.error.reshape(-1), self.target.reshape(-1)
+        self.fires = np.empty_like(self.acts)  # 1 where a feature fires, 0 elsewhere
+        self.ones, self.wide = np.ones(n, np.float32), np.ones(work.d_sae, np.float32)
+        self.acts_t, self.scratch_t = first(work.acts, n).t(), first(work.scratch, n).t()
+
+
+class Arrays:
+    """The parts of a ``Flat`` that a step needs, as arrays over the same memory."""
+
+    def __init__(self, flat: Flat) -> None:
+        self.b_enc, self.W_enc, self.W_dec, self.b_dec = (
+            part.numpy() for part in (flat.b_enc, flat.W_enc, flat.W_dec, flat.b_dec)
+        )
+
+
+class SmallWorkspace(DenseWorkspace):
+    """The steps of ``DenseWorkspace``; in numpy while its batches are small."""
+
+    is_small = False
+
+    def resize(self, batch_size: int) -> None:
+        """Make the buffers for another batch size."""
+        super().resize(batch_size)
+        on_cpu = self.device.type == "cpu" and not self.bfloat16
+        self.is_small = on_cpu and batch_size * self.d_sae <= SMALL and self.acts is not self.pre
+        self._buffers: dict[int, Buffers] = {}
+
+    @cached_property
+    def _p(self) -> Arrays:
+        return Arrays(self.params)
+
+    @cached_property
+    def _g(self) -> Arrays:
+        return Arrays(self.grads)
+
+    def _at(self, n: int) -> Buffers:
+        """The buffers for ``n`` rows."""
+        found = self._buffers.get(n)
+        if found is None:
+            found = self._buffers[n] = Buffers(self, n)
+        return found
+
+    def squared_error(self, n: int) -> float:
+        """``sum ||sae_out - x||^2`` of the last ``forward`` of ``n`` rows, also when ``backward`` has used it up."""
+        if not self.is_small:
+            return super().squared_error(n)
+        if self._squared is None:
+            error = self._at(n).flat_error
+            self._squared = float(np.dot(error, error))
+        return self._squared
+
+    def spread(self, x: torch.Tensor) -> tuple[float, float]:
+        """``metrics.spread`` of the rows of the last ``forward``."""
+        if not self.is_small:
+            return super().spread(x)
+        n = x.shape[0]
+        at = self._at(n)
+        size, summed = float(np.dot(at.flat_target, at.flat_target)), np.dot(at.ones, at.target)
+        total = size - float(np.dot(summed, summed)) / n
+        return (total, size) if total > CANCELS * size else super().spread(x)
+
+    def backward(self, x: torch.Tensor, penalty: float, dead: torch.Tensor | None) -> Losses:
+        """Fill ``grads`` from what ``forward`` left."""
+        return self._backward(x, penalty, dead) if self.is_small else super().backward(x, penalty, dead)
+
+    def _backward(self, x: torch.Tensor, penalty: float, dead: torch.Tensor | None) -> Losses:
+        n = x.shape[0]
+        at, g, weights = self._at(n), self._g, self._weights(n, penalty)
+        np.greater(at.acts, 0, out=at.fires)
+        fired = np.dot(at.ones, at.fires)
+        reconstruction, sparsity = weights.error * self.squared_error(n), 0.0
+        if weights.act:
+            sparsity = weights.act * float(np.dot(np.dot(at.ones, at.acts), at.wide))
+        revive = self._revive(dead, x, weights.error)
+        np.multiply(at.error, np.float32(2.0 * weights.error), out=at.error)
+        np.dot(at.ones, at.error, out=g.b_dec)
+        error = first(self.error, n)
+        torch.mm(at.acts_t, error, out=self.grads.W_dec)
+        self.products.back(error, first(self.scratch, n))
+        if weights.act:
+            np.add(at.scratch, np.float32(weights.act), out=at.scratch)
+        np.multiply(at.scratch, at.fires, out=at.scratch)
+        torch.mm(at.scratch_t, self.u, out=self.grads.W_enc)
+        np.dot(at.ones, at.scratch, out=g.b_enc)
+        if revive is not None:
+            sparsity += revive.add_to(self.grads)
+        if self.center_input:
+            np.subtract(g.b_dec, np.dot(g.b_enc, self._p.W_enc), out=g.b_dec)
+        return Losses(reconstruction, sparsity, torch.from_numpy(fired))
+
+    def keep_norms(self) -> None:
+        """Take out of the decoder's gradient what would only change its rows' norms."""
+        if not self.is_small:
+            super().keep_norms()
+            return
+        rows, grad = self._p.W_dec, self._g.W_dec
+        along = np.einsum("ij,ij->i", rows, grad)
+        np.subtract(grad, rows * along[:, None], out=grad)
+
+
+class SmallTopKWorkspace(SmallWorkspace, TopKWorkspace):
+    """The k largest of each token; small batches are never sparse."""

@@ -1,0 +1,85 @@
+"""Steps in numpy: when they are taken, and that they are those in torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from sae_widget.config import TrainConfig
+from sae_widget.metrics import spread
+from sae_widget.training import Trainer, small
+from sae_widget.training.small import SmallWorkspace
+from sae_widget.training.workspaces import workspace
+from tests.training_runs import RECIPES, finish, generator, small_data
+
+
+def made(batch_size: int = 12, **changes: Any) -> SmallWorkspace:
+    config = TrainConfig(**({"architecture": "standard", "d_sae": 20, "k": 3} | changes))
+    work = workspace(6, batch_size, config, True)
+    assert isinstance(work, SmallWorkspace)
+    work.fresh()
+    work.params.vector.normal_(generator=generator(1))
+    return work
+
+
+def rows(n: int = 12) -> torch.Tensor:
+    return torch.randn(n, 6, generator=generator(2))
+
+
+class TestWhen:
+    def test_with_few_activations(self) -> None:
+        most = small.SMALL // 20
+        assert made(most).is_small and not made(most + 1).is_small
+
+    def test_a_batch_that_grows_goes_on_in_torch_and_back(self) -> None:
+        work = made()
+        for n, wanted in ((small.SMALL, False), (12, True)):
+            work.resize(n)
+            assert work.is_small is wanted
+            work.forward(rows())
+            work.backward(rows(), 0.1, None)
+
+    def test_not_in_bfloat16_nor_over_pairs(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert not made(precision="bfloat16").is_small
+        assert made(architecture="topk").is_small
+        monkeypatch.setattr("sae_widget.training.sparse.SMALLEST", 0)
+        assert not made(architecture="topk").is_small
+
+
+class TestWhat:
+    @pytest.mark.parametrize("n", [12, 5])  # a whole batch, and the rest of a fixed set
+    def test_measures(self, n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        x, found = rows(n) + 3.0, {}
+        for limit in (2**16, 0):
+            monkeypatch.setattr(small, "SMALL", limit)
+            work = made()
+            work.forward(x)
+            found[limit] = work.squared_error(n), *work.spread(x)
+        assert found[2**16] == pytest.approx(found[0], rel=1e-5)
+        assert found[0][1] == pytest.approx(spread(x)[0], rel=1e-4)
+
+    @pytest.mark.parametrize("limit", [2**16, 0])
+    def test_rows_that_hardly_vary_are_measured_by_themselves(
+        self, limit: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(small, "SMALL", limit)
+        x = torch.full((12, 6), 1000.0) + 1e-3 * rows()
+        work = made()
+        work.forward(x)
+        assert work.spread(x) == spread(x)
+        constant = torch.full((12, 6), 7.0)
+        work.forward(constant)
+        assert work.spread(constant)[0] == 0.0
+
+    @pytest.mark.parametrize("name", ["standard", "topk"])
+    def test_a_run(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        last = {}
+        for limit in (2**16, 0):
+            monkeypatch.setattr(small, "SMALL", limit)
+            trainer = Trainer(*small_data(), RECIPES[name].changed(steps=30))
+            assert trainer._engine.work.is_small is bool(limit)
+            last[limit] = finish(trainer)[-1]
+        for field in ("loss", "reconstruction", "sparsity", "l0", "explained_variance", "dead"):
+            assert getattr(last[0], field) == pytest.approx(getattr(last[2**16], field), rel=2e-3), field
