@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch._dynamo  # torch imports it at a first use, and that changes warning filters
 
-from sae_widget.training import largest
+from sae_widget.config import TrainConfig
+from sae_widget.training import largest, sparse
 from sae_widget.training.largest import keep_largest, places, places_of_largest, sorting_is_fast
+from sae_widget.training.workspaces import workspace
 
 
 def kept(pre: torch.Tensor, k: int) -> torch.Tensor:
@@ -54,7 +57,6 @@ def test_the_measurement_answers_once() -> None:
 def threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The places are looked for by numpy, a few rows at a time."""
     monkeypatch.setattr(largest, "CHUNK", 7 * 40)
-    monkeypatch.setattr(largest, "dividing_is_fast", lambda dtype: True)
     monkeypatch.setattr(torch, "get_num_threads", lambda: request.param)
 
 
@@ -64,7 +66,7 @@ def test_the_places_are_those_of_topk(threads: None, dtype: torch.dtype, k: int)
     order = torch.stack([torch.randperm(40, generator=torch.Generator().manual_seed(row)) for row in range(50)])
     pre = (order - 15).to(dtype) / 4  # no two of a row are alike, also in bfloat16
     found = places_of_largest(pre, k)
-    assert found is not None and found.dtype == torch.int64
+    assert found.dtype == torch.int64
     mine = torch.zeros_like(pre)
     mine.view(-1)[found] = pre.view(-1)[found]
     assert torch.equal(mine, plain(pre, k)) and torch.equal(found, found.sort().values)
@@ -80,21 +82,33 @@ def test_of_numbers_that_share_the_last_place_every_row_takes_others(threads: No
         [4.0, 3.0, 2.0, 1.0],
     ]
     found = places_of_largest(torch.tensor(rows), 2)
-    assert found is not None and found.tolist() == [0, 1, 4, 7, 11, 16, 17]
+    assert found.tolist() == [0, 1, 4, 7, 11, 16, 17]
     many = places_of_largest(torch.ones(70, 8), 3)
-    assert many is not None and torch.equal((many // 8).bincount(), torch.full((70,), 3))
+    assert torch.equal((many // 8).bincount(), torch.full((70,), 3))
     assert int((many % 8).bincount().min()) > 20  # of 70 rows with 3 of 8 each
 
 
 def test_a_nan_is_the_largest(threads: None) -> None:
     found = places_of_largest(torch.tensor([[1.0, float("nan"), 2.0]]), 1)
-    assert found is not None and found.tolist() == [1]
-
-
-def test_a_dtype_without_an_order_of_bits_is_left_to_torch(threads: None) -> None:
-    assert places_of_largest(torch.ones(2, 3, dtype=torch.float64), 1) is None
+    assert found.tolist() == [1]
 
 
 def test_places_are_nonzero() -> None:
     true = torch.rand(1000, generator=torch.Generator().manual_seed(0)) > 0.9
     assert torch.equal(places(true), true.nonzero()[:, 0])
+
+
+def test_both_ways_have_the_same_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sparse, "SMALLEST", 0)
+    work = workspace(6, 50, TrainConfig(architecture="topk", d_sae=40, k=4), True)
+    work.fresh()
+    work.params.vector.normal_(generator=torch.Generator().manual_seed(1))
+    x, found = torch.randn(50, 6, generator=torch.Generator().manual_seed(2)), []
+    for divides in (0.0, 1.0):
+        work.memory["divides"].fill_(divides)
+        work.forward(x)
+        losses = work.backward(x, 0.0, None)
+        found.append((losses.total, losses.fired.tolist(), work.grads.vector.clone()))
+    (loss, fired, grads), (other_loss, other_fired, other_grads) = found
+    assert loss == pytest.approx(other_loss, rel=1e-6) and fired == other_fired
+    torch.testing.assert_close(grads, other_grads, atol=1e-5, rtol=1e-5)

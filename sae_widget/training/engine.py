@@ -98,7 +98,8 @@ class Engine:
     def agree(self) -> None:
         """Take the start, and what was measured to be faster, from the first of several processes."""
         mesh, work = self.mesh, self.work
-        mesh.same_(work.params.vector)
+        for start in (work.params.vector, *work.memory.values()):
+            mesh.same_(start)
         bfloat16 = bool(mesh.same_(torch.tensor(float(work.bfloat16))))
         if bfloat16 != work.bfloat16:
             work.bfloat16 = bfloat16

@@ -38,22 +38,17 @@ def keep_largest(pre: torch.Tensor, k: int, out: torch.Tensor, scratch: torch.Te
         out.zero_().scatter_(-1, indices, values.clamp_min_(0.0))
 
 
-def places_of_largest(pre: torch.Tensor, k: int) -> torch.Tensor | None:
+def places_of_largest(pre: torch.Tensor, k: int) -> torch.Tensor:
     """Where the ``k`` largest positive numbers of each row are, rising. ``[n_places]`` int64, into the flat ``pre``.
 
     Of numbers that share the last place, which are many in bfloat16, each row takes others: always the first ones
     would be the same features again and again.
 
     Args:
-        pre: ``[n, d_sae]``, contiguous.
-        k: less than ``d_sae``.
-
-    Returns:
-        The places, or None where torch's ``topk`` is faster.
+        pre: ``[n, d_sae]``, contiguous, bfloat16 or float32 on the CPU.
+        k: at most ``d_sae``.
     """
     n, d_sae = pre.shape
-    if not (pre.device.type == "cpu" and pre.dtype in BITS and dividing_is_fast(pre.dtype)):
-        return None
     bits, rows = pre.view(BITS[pre.dtype]).numpy(), max(1, CHUNK // d_sae)
     chunks = [slice(start, min(start + rows, n)) for start in range(0, n, rows)]
 
@@ -116,9 +111,11 @@ def sorting_is_fast() -> bool:
     return _best(lambda: np.sort(rows.numpy(), axis=1)) < _best(lambda: rows.topk(4, dim=-1, sorted=False))
 
 
-@lru_cache(maxsize=2)
-def dividing_is_fast(dtype: torch.dtype) -> bool:
+@lru_cache(maxsize=4)
+def dividing_is_fast(dtype: torch.dtype, device: str = "cpu") -> bool:
     """Whether numpy divides rows by their k-th largest faster than torch finds these, measured once (10 ms)."""
+    if device != "cpu":
+        return False
     rows = torch.randn(128, 2048, generator=torch.Generator().manual_seed(0)).to(dtype)
     bits = rows.view(BITS[dtype]).numpy()
     return _best(lambda: _largest_of(bits, 32)) < _best(lambda: rows.topk(32, dim=-1, sorted=False))

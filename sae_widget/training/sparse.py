@@ -17,7 +17,7 @@ import torch
 from sae_widget.training.base import first
 from sae_widget.training.dense import DenseWorkspace
 from sae_widget.training.gradients import Losses
-from sae_widget.training.largest import keep_largest, places_of_largest
+from sae_widget.training.largest import dividing_is_fast, keep_largest, places_of_largest
 
 if TYPE_CHECKING:
     from sae_widget.training.gradients import Weights
@@ -123,6 +123,12 @@ class TopKWorkspace(DenseWorkspace):
         if not self._small:
             self.acts = self.scratch = self.pre  # never used: a change to a dense k makes them
 
+    def fresh(self) -> None:
+        """Set what a new SAE starts with besides its matrices."""
+        super().fresh()
+        divides = dividing_is_fast(self.products.dtype, self.device.type)
+        self.memory["divides"] = torch.tensor(float(divides))  # of a run, since of equal numbers each way takes others
+
     @property
     def k(self) -> int:
         """Features that fire on a token."""
@@ -166,9 +172,8 @@ class TopKWorkspace(DenseWorkspace):
         keep_largest(pre, self.k, acts, first(self.scratch, pre.shape[0]))
 
     def _choose(self, pre: torch.Tensor) -> Pairs:
-        flat = places_of_largest(pre, self.k)
-        if flat is not None:
-            return self._pairs(pre, flat)
+        if self.memory["divides"]:
+            return self._pairs(pre, places_of_largest(pre, self.k))
         values, indices = pre.topk(self.k, dim=-1, sorted=False)
         starts = torch.arange(0, indices.numel() + 1, self.k, device=pre.device)
         return Pairs(starts, indices.view(-1), values.float().clamp_min_(0.0).view(-1))
