@@ -26,18 +26,22 @@ def give(count: int) -> None:
     keeper.join()
 
 
-@contextlib.contextmanager
-def using(count: int) -> Iterator[None]:
+class using:
     """The same until the block ends, which must be soon: a thread that starts meanwhile gets this number too."""
-    before = torch.get_num_threads()
-    if before == count:
-        yield
-        return
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+
+    __slots__ = ("_before", "_count")
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def __enter__(self) -> None:
+        self._before = torch.get_num_threads()
+        if self._before != self._count:
+            torch.set_num_threads(self._count)
+
+    def __exit__(self, *raised: object) -> None:
+        if self._before != self._count:
+            torch.set_num_threads(self._before)
 
 
 @contextlib.contextmanager

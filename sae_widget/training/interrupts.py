@@ -20,8 +20,8 @@ class finish_first:
     __slots__ = ("_handler", "_held")
 
     def __enter__(self) -> None:
-        self._held: list[tuple[int, Any]] = []
-        here = threading.current_thread() is threading.main_thread()
+        self._held: tuple[int, Any] | None = None
+        here = threading.get_ident() == threading.main_thread().ident
         self._handler = _quick.getsignal(signal.SIGINT) if here else None
         if callable(self._handler):  # else interrupts are ignored, or this is not the main thread
             _quick.signal(signal.SIGINT, self._hold)
@@ -29,8 +29,8 @@ class finish_first:
     def __exit__(self, *raised: object) -> None:
         if callable(self._handler):
             _quick.signal(signal.SIGINT, self._handler)
-            if self._held:
-                self._handler(*self._held[0])
+            if self._held is not None:
+                self._handler(*self._held)
 
     def _hold(self, number: int, frame: Any) -> None:
-        self._held.append((number, frame))
+        self._held = self._held or (number, frame)
