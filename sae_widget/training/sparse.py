@@ -127,7 +127,9 @@ class TopKWorkspace(DenseWorkspace):
         """Set what a new SAE starts with besides its matrices."""
         super().fresh()
         divides = dividing_is_fast(self.products.dtype, self.device.type)
-        self.memory["divides"] = torch.tensor(float(divides))  # of a run, since of equal numbers each way takes others
+        self.memory["divides"] = torch.tensor(
+            float(divides), dtype=torch.float32
+        )  # of a run, since of equal numbers each way takes others
 
     @property
     def k(self) -> int:
