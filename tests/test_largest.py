@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 import torch._dynamo  # torch imports it at a first use, and that changes warning filters
@@ -65,12 +67,14 @@ def threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_places_are_those_of_topk(threads: None, dtype: torch.dtype, k: int) -> None:
     order = torch.stack([torch.randperm(40, generator=torch.Generator().manual_seed(row)) for row in range(50)])
     pre = (order - 15).to(dtype) / 4  # no two of a row are alike, also in bfloat16
+    before = threading.active_count()
     found = places_of_largest(pre, k)
     assert found.dtype == torch.int64
     mine = torch.zeros_like(pre)
     mine.view(-1)[found] = pre.view(-1)[found]
     assert torch.equal(mine, plain(pre, k)) and torch.equal(found, found.sort().values)
     assert len(found) == 50 * min(k, 24)  # 24 of 40 are positive
+    assert threading.active_count() == before
 
 
 def test_of_numbers_that_share_the_last_place_every_row_takes_others(threads: None) -> None:

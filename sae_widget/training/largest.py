@@ -52,11 +52,15 @@ def places_of_largest(pre: torch.Tensor, k: int) -> torch.Tensor:
     bits, rows = pre.view(BITS[pre.dtype]).numpy(), max(1, CHUNK // d_sae)
     chunks = [slice(start, min(start + rows, n)) for start in range(0, n, rows)]
 
-    def look(rows: slice) -> np.ndarray:
-        return _largest_of(bits[rows], k) + rows.start * d_sae
+    def look(part: slice) -> np.ndarray:
+        return _largest_of(bits[part], k) + part.start * d_sae
 
-    threads = torch.get_num_threads()
-    found = list(_helpers(threads).map(look, chunks) if threads > 1 and len(chunks) > 1 else map(look, chunks))
+    threads = min(torch.get_num_threads(), len(chunks))
+    if threads > 1:  # numpy lets threads work side by side; to start them costs less than a thousandth of a second
+        with ThreadPoolExecutor(threads) as helpers:
+            found = list(helpers.map(look, chunks))
+    else:
+        found = [look(part) for part in chunks]
     return torch.from_numpy(np.concatenate(found))
 
 
@@ -96,12 +100,6 @@ def _by_order(pre: torch.Tensor, k: int, out: torch.Tensor, scratch: torch.Tenso
     above = torch.sub(pre, torch.from_numpy(bound).unsqueeze(1), out=scratch)
     torch.ops.aten.threshold_backward.grad_input(pre, above, 0.0, grad_input=out)
     return True
-
-
-@lru_cache(maxsize=8)
-def _helpers(count: int) -> ThreadPoolExecutor:
-    """Threads that are there while the process is; numpy lets them work side by side."""
-    return ThreadPoolExecutor(count, "sae_widget_largest")
 
 
 @lru_cache(maxsize=1)
