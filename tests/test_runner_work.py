@@ -132,9 +132,11 @@ def test_pause_for_long_changes_nothing(start):
     while state.status.phase != "ready" and pauses < 3:
         runner.command("pause")
         until(lambda: state.status.phase in ("paused", "ready"))
-        pauses += state.status.phase == "paused"
-        time.sleep(0.1)
-        runner.command("resume" if state.status.phase == "paused" else "pause")
+        if state.status.phase == "paused":
+            pauses += 1
+            time.sleep(0.1)
+            runner.command("resume")
+            until(lambda: state.status.phase != "paused")
     assert runner.wait(60)
     assert pauses > 0
     assert len(state.history) == 3000
