@@ -11,8 +11,7 @@ from sae_widget.training.sparse import Pairs, TopKWorkspace, decode, gradient, s
 
 if TYPE_CHECKING:
     from sae_widget.training.gradients import Weights
-    from sae_widget.training.largest import places
-from sae_widget.training.sparse import ByFeature
+    from sae_widget.training.sparse import ByFeature
 
 THRESHOLD_RATE = 0.01  # weight of the newest batch in the running mean of the smallest activation (SAELens' value)
 CANDIDATES = 0.7  # of that mean: what is below is not looked at, unless too little is left

@@ -79,7 +79,6 @@ class Workspace:
         self.mesh: Alone = ALONE
         self.memory: dict[str, torch.Tensor] = {}  # what else goes on from step to step: scalars by name
         self.d_in, self.d_sae, self.bfloat16 = d_in, d_sae, bfloat16
-        self._encoder = self.params.W_enc.t()
         self.resize(batch_size)
 
     def resize(self, batch_size: int) -> None:
@@ -153,7 +152,7 @@ class Workspace:
     def _bias_gradients(self) -> None:
         """The part of ``b_dec`` that goes through the encoder: ``hidden_pre`` holds ``-b_dec @ W_enc``."""
         if self.center_input:
-            self.grads.b_dec.sub_(torch.mv(self._encoder, self._through()))
+            self.grads.b_dec.sub_(torch.mv(self.params.W_enc.t(), self._through()))
 
     def _through(self) -> torch.Tensor:
         """The gradient of ``u @ W_enc`` summed over the batch, ``[d_sae]``."""

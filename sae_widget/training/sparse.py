@@ -126,10 +126,9 @@ class TopKWorkspace(DenseWorkspace):
     def fresh(self) -> None:
         """Set what a new SAE starts with besides its matrices."""
         super().fresh()
-        divides = dividing_is_fast(self.products.dtype, self.device.type)
-        self.memory["divides"] = torch.tensor(
-            float(divides), dtype=torch.float32
-        )  # of a run, since of equal numbers each way takes others
+        divides = float(dividing_is_fast(self.products.dtype, self.device.type))
+        # Of a run, and kept with it: of equal numbers each way takes others.
+        self.memory["divides"] = torch.tensor(divides, dtype=torch.float32)
 
     @property
     def k(self) -> int:
