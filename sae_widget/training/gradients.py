@@ -180,11 +180,7 @@ class Workspace:
 
     def keep_norms(self) -> None:
         """Take out of the decoder's gradient what would only change its rows' norms."""
-        rows, grads = self.params.W_dec, self.grads.W_dec
-        parts = (
-            [(rows, grads)] if self.d_sae <= DOT_ROWS else zip(rows.split(DOT_ROWS), grads.split(DOT_ROWS), strict=True)
-        )
-        for row, grad in parts:
+        for row, grad in zip(self.params.W_dec.split(DOT_ROWS), self.grads.W_dec.split(DOT_ROWS), strict=True):
             along = (row * grad).sum(1, keepdim=True)
             grad.addcmul_(row, along, value=-1)
 
