@@ -86,7 +86,13 @@ def first(buffer: torch.Tensor, n: int) -> torch.Tensor:
 
 
 def adam_step(
-    params: Flat, grads: Flat, moments: Moments, count: torch.Tensor, rate: float, beta1: float = BETA1
+    params: Flat,
+    grads: Flat,
+    moments: Moments,
+    count: torch.Tensor,
+    rate: float,
+    beta1: float = BETA1,
+    divisor: torch.Tensor | None = None,
 ) -> None:
     """One step of Adam (Kingma & Ba 2015) over the flat vectors, in torch's fused kernel.
 
@@ -97,6 +103,7 @@ def adam_step(
         count: scalar float32 tensor, the number of this step counted from 1.
         rate: the step size.
         beta1: how much of the running mean of the gradient is kept.
+        divisor: scalar float32 tensor by which the gradients are divided first, in place.
     """
     torch._fused_adam_(
         [params.vector],
@@ -112,4 +119,5 @@ def adam_step(
         eps=EPS,
         amsgrad=False,
         maximize=False,
+        grad_scale=divisor,
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from sae_widget.training.largest import places
-from sae_widget.training.sparse import Pairs, TopKWorkspace, decode, gradient, sampled, token_of
+from sae_widget.training.sparse import Pairs, TopKWorkspace, sampled, token_of
 
 if TYPE_CHECKING:
     from sae_widget.training.gradients import Weights
@@ -101,7 +101,7 @@ class MatryoshkaWorkspace(BatchTopKWorkspace):
             torch.cumsum(torch.bincount(token[at], minlength=n), 0, out=starts[1:])
             part = Pairs(starts, pairs.feature[at], pairs.value[at])
             self._groups.append((at, part))
-            before = torch.add(before, decode(part, self.params.W_dec), out=self.errors[level, :n])
+            before = self.decode(part, self.errors[level, :n]).add_(before)
         self.error[:n].copy_(before)
 
     def _reconstruction(self, n: int, weights: Weights) -> float:
@@ -121,8 +121,8 @@ class MatryoshkaWorkspace(BatchTopKWorkspace):
             own = sorted_pairs._replace(
                 order=sorted_pairs.order[begin:end],
                 token=sorted_pairs.token[begin:end],
-                starts=sorted_pairs.starts[low:high] - begin,
+                starts=sorted_pairs.starts[low : high + 1] - begin,
             )
-            gradient(own, value, errors[level], grads.W_dec[low:high])
+            self.gradient(own, value, errors[level], grads.W_dec[low:high])
             low, begin = high, end
         return grad_acts

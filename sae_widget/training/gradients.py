@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 AUX_COEFFICIENT = 1 / 32  # of the dead features' loss (Gao et al. 2024, appendix A.2)
 CANCELS = 0.01  # of a sum of squares: a difference below that is not trusted
-DOT_ROWS = 1024  # decoder rows at a time, where a temporary of the size of the rows is needed
+DOT_ROWS = 1024  # decoder rows at a time, where they are read twice or need a temporary of their size
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,8 +186,8 @@ class Workspace:
 
     def unit_norm(self) -> None:
         """Bring every decoder row to norm 1."""
-        rows = self.params.W_dec
-        rows.div_(torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_min_(1e-12))
+        for rows in self.params.W_dec.split(DOT_ROWS):
+            rows.div_(torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_min_(1e-12))
 
 
 @dataclass(frozen=True, eq=False)

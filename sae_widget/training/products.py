@@ -7,15 +7,17 @@ digit (``benchmarks/bench_quality.py``).
 
 from __future__ import annotations
 
-import time
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch
 
 from sae_widget.training.base import first
+from sae_widget.training.faster import seconds_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sae_widget.config import TrainConfig
     from sae_widget.training.base import Flat
 
@@ -26,17 +28,13 @@ SMALLEST = 2**24  # multiplications of a product: smaller ones lose to the conve
 @lru_cache(maxsize=4)
 def bfloat16_is_fast(device: str = "cpu") -> bool:
     """Whether this processor multiplies bfloat16 matrices much faster than float32 ones, measured once (20 ms)."""
-    seconds = {}
-    for dtype in (torch.float32, torch.bfloat16):
+
+    def product(dtype: torch.dtype) -> Callable[[], object]:
         a, b, out = (torch.ones(*shape, dtype=dtype, device=device) for shape in ((256, 512), (1024, 512), (256, 1024)))
-        best = float("inf")
-        for _ in range(6):
-            began = time.perf_counter()
-            torch.mm(a, b.t(), out=out)
-            out[0, 0].item()  # a GPU's product has been done only then
-            best = min(best, time.perf_counter() - began)
-        seconds[dtype] = best
-    return seconds[torch.float32] > FASTER * seconds[torch.bfloat16]
+        return lambda: torch.mm(a, b.t(), out=out)[0, 0].item()  # a GPU's product has been done only then
+
+    in_float32, in_bfloat16 = seconds_of(product(torch.float32), product(torch.bfloat16))
+    return in_float32 > FASTER * in_bfloat16
 
 
 def wants_bfloat16(config: TrainConfig, d_in: int, batch_size: int, device: str = "cpu") -> bool:

@@ -1,15 +1,14 @@
 """Kinds of which few features fire: products over the pairs (token, feature) that fire instead of whole matrices.
 
 One dense product is left of five, the encoder's. The others are: ``decode`` a weighted sum of decoder rows
-(``embedding_bag``), the gradient of the activations a product sampled at the pairs (``sampled_addmm``), the gradients
-of both matrices weighted sums of the batch's rows, after the pairs were sorted by feature.
+(``sums``), the gradient of the activations a product sampled at the pairs (``sampled_addmm``), the gradients of both
+matrices weighted sums of the batch's rows, after the pairs were sorted by feature.
 """
 
 from __future__ import annotations
 
 import warnings
 from functools import lru_cache
-from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -18,12 +17,12 @@ from sae_widget.training.base import first
 from sae_widget.training.dense import DenseWorkspace
 from sae_widget.training.gradients import Losses
 from sae_widget.training.largest import dividing_is_fast, keep_largest, places_of_largest
+from sae_widget.training.sums import multiplying_is_fast, weighted_sums
 
 if TYPE_CHECKING:
     from sae_widget.training.gradients import Weights
 
 SPARSE_BELOW = 1 / 8  # of the features firing; with more, whole matrices are faster
-CHUNK_FLOATS = 2**21  # of a gradient at a time: larger temporaries are mapped anew each time, page by page
 GATHERED = 4096  # pairs at a time, where there is no sampled product
 SMALLEST = 2**21  # multiplications of a dense product; below, whole matrices are faster
 
@@ -41,7 +40,7 @@ class ByFeature(NamedTuple):
 
     order: torch.Tensor  # [n_pairs] int64, into ``Pairs``
     token: torch.Tensor  # [n_pairs] int64
-    starts: torch.Tensor  # [d_sae] int64, where each feature's begin
+    starts: torch.Tensor  # [d_sae + 1] int64, where each feature's begin
 
 
 def token_of(pairs: Pairs) -> torch.Tensor:
@@ -56,24 +55,9 @@ def by_feature(pairs: Pairs, token: torch.Tensor, d_sae: int) -> ByFeature:
     """Sort by feature; tokens stay in order within one."""
     small = pairs.feature.to(torch.int16) if d_sae <= 2**15 else pairs.feature.to(torch.int32)
     order = torch.sort(small, stable=True).indices
-    counts = torch.bincount(pairs.feature, minlength=d_sae)
-    return ByFeature(order, token[order], counts.cumsum(0) - counts)
-
-
-def decode(pairs: Pairs, rows: torch.Tensor) -> torch.Tensor:
-    """``acts @ rows`` of the pairs' matrix. ``[n, d_in]``."""
-    return _weighted_sums(rows, pairs.feature, pairs.starts[:-1], pairs.value)
-
-
-def gradient(sorted_pairs: ByFeature, weight: torch.Tensor, rows: torch.Tensor, out: torch.Tensor) -> None:
-    """``weights.T @ rows`` of the pairs' matrix with these weights. ``[d_sae, d_in]``."""
-    token, starts, weight = sorted_pairs.token, sorted_pairs.starts, weight[sorted_pairs.order]
-    some = max(1, CHUNK_FLOATS // rows.shape[1])
-    edges = [*starts[::some].tolist(), len(token)]
-    for at, (begin, end) in enumerate(pairwise(edges)):
-        own = starts[at * some : (at + 1) * some] - begin
-        found = _weighted_sums(rows, token[begin:end], own, weight[begin:end])
-        out[at * some : (at + 1) * some].copy_(found)
+    starts = order.new_zeros(d_sae + 1)
+    torch.cumsum(torch.bincount(pairs.feature, minlength=d_sae), 0, out=starts[1:])
+    return ByFeature(order, token[order], starts)
 
 
 def sampled(pairs: Pairs, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
@@ -90,10 +74,6 @@ def _sampled(pairs: Pairs, left: torch.Tensor, right: torch.Tensor) -> torch.Ten
     zeros = torch.zeros_like(pairs.value)
     at = torch.sparse_csr_tensor(pairs.starts, pairs.feature, zeros, shape, check_invariants=False)
     return torch.sparse.sampled_addmm(at, left, right.t(), beta=0.0).values()
-
-
-def _weighted_sums(rows: torch.Tensor, index: torch.Tensor, starts: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    return torch.embedding_bag(rows, index, starts, False, 0, False, weight)[0]
 
 
 @lru_cache(maxsize=1)
@@ -126,9 +106,13 @@ class TopKWorkspace(DenseWorkspace):
     def fresh(self) -> None:
         """Set what a new SAE starts with besides its matrices."""
         super().fresh()
-        divides = float(dividing_is_fast(self.products.dtype, self.device.type))
-        # Of a run, and kept with it: of equal numbers each way takes others.
-        self.memory["divides"] = torch.tensor(divides, dtype=torch.float32)
+        divides, multiplies = (
+            dividing_is_fast(self.products.dtype, self.device.type),
+            multiplying_is_fast(self.device.type),
+        )
+        # Of a run, and kept with it: of equal numbers each way takes others, and sums are rounded in other ways.
+        self.memory["divides"] = torch.tensor(float(divides), dtype=torch.float32)
+        self.memory["multiplies"] = torch.tensor(float(multiplies), dtype=torch.float32)
 
     @property
     def k(self) -> int:
@@ -161,13 +145,34 @@ class TopKWorkspace(DenseWorkspace):
         token = token_of(pairs)
         sorted_pairs = by_feature(pairs, token, self.d_sae)
         grad_pre = self._decoder_gradients(n, sorted_pairs, weights)
+        # W_dec[f] . grads.W_dec[f], as both are sums over the pairs: value * (error . W_dec[f])
+        self._along = torch.bincount(pairs.feature, weights=pairs.value * grad_pre, minlength=self.d_sae)
         grad_pre.mul_(pairs.value > 0)
         u = self.target[:n] if self.center_input else x
-        gradient(sorted_pairs, grad_pre, u, g.W_enc)
+        self.gradient(sorted_pairs, grad_pre, u, g.W_enc)
         g.b_enc.copy_(torch.bincount(pairs.feature, weights=grad_pre, minlength=self.d_sae))
         sparsity = revive.add_to(g) if revive is not None else 0.0
+        if revive is not None:
+            self._along[revive.dead] = (self.params.W_dec[revive.dead] * g.W_dec[revive.dead]).sum(1)
         self._bias_gradients()
         return Losses(reconstruction, sparsity, fired)
+
+    def keep_norms(self) -> None:
+        """Take out of the decoder's gradient what would only change its rows' norms."""
+        if not self.is_sparse or self.mesh.size > 1:
+            super().keep_norms()
+            return
+        self.grads.W_dec.addcmul_(self.params.W_dec, self._along.unsqueeze(1), value=-1)
+
+    def decode(self, pairs: Pairs, out: torch.Tensor) -> torch.Tensor:
+        """``acts @ W_dec`` of the pairs' matrix, into ``[n, d_in]``."""
+        rows, multiply = self.params.W_dec, bool(self.memory["multiplies"])
+        return weighted_sums(rows, pairs.feature, pairs.starts, pairs.value, out, multiply=multiply)
+
+    def gradient(self, pairs: ByFeature, weight: torch.Tensor, rows: torch.Tensor, out: torch.Tensor) -> None:
+        """``weights.T @ rows`` of the pairs' matrix with these weights ``[n_pairs]``, into ``[d_sae, d_in]``."""
+        multiply = bool(self.memory["multiplies"])
+        weighted_sums(rows, pairs.token, pairs.starts, weight[pairs.order], out, multiply=multiply)
 
     def _fire(self, pre: torch.Tensor, acts: torch.Tensor) -> None:
         keep_largest(pre, self.k, acts, first(self.scratch, pre.shape[0]))
@@ -187,7 +192,7 @@ class TopKWorkspace(DenseWorkspace):
         return Pairs(starts, flat - token * self.d_sae, pre.reshape(-1)[flat].float())
 
     def _decode(self, n: int) -> None:
-        torch.sub(decode(self.pairs, self.params.W_dec), self.target[:n], out=self.error[:n])
+        self.decode(self.pairs, self.error[:n]).sub_(self.target[:n])
 
     def _reconstruction(self, n: int, weights: Weights) -> float:
         return weights.error * self.squared_error(n)
@@ -196,7 +201,7 @@ class TopKWorkspace(DenseWorkspace):
         """Fill ``W_dec``'s and ``b_dec``'s; the gradient of each pair's activation is returned. ``[n_pairs]``."""
         error = self.error[:n].mul_(2.0 * weights.error)
         torch.sum(error, 0, out=self.grads.b_dec)
-        gradient(sorted_pairs, self.pairs.value, error, self.grads.W_dec)
+        self.gradient(sorted_pairs, self.pairs.value, error, self.grads.W_dec)
         return sampled(self.pairs, error, self.params.W_dec)
 
     def _make_dense(self) -> None:

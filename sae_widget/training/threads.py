@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from functools import lru_cache
 
 import torch
 
 from sae_widget.threads import using
+from sae_widget.training.faster import seconds_of
 
 SMALL = 2**22  # multiplications of a product: below, threads wait for each other longer than they compute
 LARGEST = 2**27  # what is measured; larger ones gain as much
-FASTER = 1.15  # so much faster several threads must be
+FASTER = 1.15  # so much faster several threads must be; at the largest size, where they share more than products, 1
 
 
 def threads_for(batch_size: int, d_in: int, d_sae: int) -> int:
@@ -30,16 +30,13 @@ def threads_for(batch_size: int, d_in: int, d_sae: int) -> int:
 
 @lru_cache(maxsize=64)
 def _several_are_faster(count: int, bits: int) -> bool:
-    """Whether ``count`` threads multiply ``2^(bits - 1)`` pairs of numbers faster than one: 5 times each, the best."""
+    """Whether ``count`` threads multiply ``2^(bits - 1)`` pairs of numbers faster than one."""
     rows = max(16, 2 ** (bits - 1) // (256 * 512))
     left, right, out = torch.ones(rows, 256), torch.ones(256, 512), torch.empty(rows, 512)
-    best = {}
-    for threads in (1, count):
+
+    def product(threads: int) -> None:
         with using(threads):
-            seconds = []
-            for _ in range(5):
-                began = time.perf_counter()
-                torch.mm(left, right, out=out)
-                seconds.append(time.perf_counter() - began)
-        best[threads] = min(seconds)
-    return best[1] > FASTER * best[count]
+            torch.mm(left, right, out=out)
+
+    one, several = seconds_of(lambda: product(1), lambda: product(count))
+    return one > (FASTER if bits < LARGEST.bit_length() else 1.0) * several

@@ -1,0 +1,71 @@
+"""Weighted sums of rows: bags of torch's, or products of MKL's with a sparse matrix where that was measured faster.
+
+Both add in the order of the pairs. Which is faster is a matter of the processor: on one kind the bags are three times
+faster, on another the products twice.
+"""
+
+from __future__ import annotations
+
+import warnings
+from functools import lru_cache
+from itertools import pairwise
+
+import torch
+
+from sae_widget.training.faster import seconds_of
+
+CHUNK_FLOATS = 2**21  # of sums in bags at a time: larger temporaries are mapped anew each time, page by page
+FASTER = 1.1  # times: products must be, where both are there
+
+
+def weighted_sums(
+    rows: torch.Tensor,
+    index: torch.Tensor,
+    starts: torch.Tensor,
+    weight: torch.Tensor,
+    out: torch.Tensor,
+    *,
+    multiply: bool,
+) -> torch.Tensor:
+    """``out[i] = sum_j weight[j] * rows[index[j]]`` over the j from ``starts[i]`` to before ``starts[i + 1]``.
+
+    Args:
+        rows: ``[n_rows, d]`` float32.
+        index: ``[n_pairs]`` int64, into ``rows``.
+        starts: ``[n_out + 1]`` int64, rising from 0 to ``n_pairs``.
+        weight: ``[n_pairs]`` float32.
+        out: ``[n_out, d]`` float32, overwritten and returned.
+        multiply: by a product with a sparse matrix; else by bags.
+    """
+    if multiply:
+        matrix = torch.sparse_csr_tensor(starts, index, weight, (len(out), len(rows)), check_invariants=False)
+        return torch.addmm(out, matrix, rows, beta=0, out=out)
+    some = max(1, CHUNK_FLOATS // rows.shape[1])
+    edges = [*starts[:-1:some].tolist(), len(index)]
+    for at, (begin, end) in enumerate(pairwise(edges)):
+        part = slice(at * some, (at + 1) * some)
+        own = starts[:-1][part] - begin
+        bags = torch.embedding_bag(rows, index[begin:end], own, False, 0, False, weight[begin:end])
+        out[part].copy_(bags[0])
+    return out
+
+
+@lru_cache(maxsize=4)
+def multiplying_is_fast(device: str = "cpu") -> bool:
+    """Whether products are faster than bags, measured once (20 ms); not where this build of torch has none."""
+    if device != "cpu":
+        return False
+    g = torch.Generator().manual_seed(0)
+    rows, out = torch.randn(2048, 512, generator=g), torch.empty(2048, 512)
+    index, weight = torch.randint(2048, (2048 * 16,), generator=g), torch.rand(2048 * 16, generator=g)
+    starts = torch.arange(0, len(index) + 1, 16)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch says once that these are in beta
+            products, bags = seconds_of(
+                lambda: weighted_sums(rows, index, starts, weight, out, multiply=True),
+                lambda: weighted_sums(rows, index, starts, weight, out, multiply=False),
+            )
+    except RuntimeError:  # a build without products
+        return False
+    return FASTER * products < bags
