@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 
 MEDIAN_ROWS = 8192
@@ -113,6 +114,23 @@ def evaluation_rows(position: torch.Tensor, seed: int) -> torch.Tensor:
 def effective_batch(n_rows: int, batch_size: int) -> int:
     """Rows in a batch when there are ``n_rows``: 0 or more than there is means all."""
     return n_rows if batch_size == 0 else min(batch_size, n_rows)
+
+
+class Gathered:
+    """Chosen rows in a buffer that is made once: a new one would be mapped anew each time, page by page."""
+
+    def __init__(self) -> None:
+        self._rows = torch.empty(0, 0)
+
+    def take(self, values: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+        """``values[chosen]``, good until the next call. ``[n_chosen, d_in]``."""
+        shape = (len(chosen), values.shape[1])
+        if self._rows.shape != shape:
+            self._rows = torch.empty(shape, dtype=values.dtype)
+            self._array = self._rows.numpy()
+        # One thread copies as fast as memory is, and waits for no other; "clip" writes without a second buffer.
+        np.take(values.numpy(), chosen.numpy(), axis=0, out=self._array, mode="clip")
+        return self._rows
 
 
 class Batches:

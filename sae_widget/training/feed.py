@@ -39,7 +39,10 @@ class Feed(Protocol):
         """Change the batch size from the next batch on."""
 
     def next(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The next batch, ``[batch, d_in]`` float32, and the place of each row in its window, ``[batch]``."""
+        """The next batch, ``[batch, d_in]`` float32, and the place of each row in its window, ``[batch]``.
+
+        The rows are the caller's to change, and good until the next call.
+        """
 
     def undo(self) -> None:
         """Give the last batch again at the next call: its step was not applied."""
@@ -118,6 +121,7 @@ class MemoryFeed:
             )
         self._watched = (~held).nonzero()[:, 0]
         self.batches = data.Batches(self.n_kept, config.batch_size, config.seed)
+        self._gathered = data.Gathered()
         self._shuffled_by: torch.Tensor | None = None  # the order of ``batches`` in which the next two are
         self._shuffled = self._places = self.rows
 
@@ -149,7 +153,7 @@ class MemoryFeed:
             self._places = self.position[self._shuffled]
         if self.full:
             return self.values.index_select(0, self._shuffled), self._places
-        return self.values.index_select(0, self._shuffled[part]), self._places[part]
+        return self._gathered.take(self.values, self._shuffled[part]), self._places[part]
 
     def undo(self) -> None:
         """Give the last batch again."""

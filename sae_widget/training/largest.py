@@ -50,16 +50,20 @@ def places_of_largest(pre: torch.Tensor, k: int) -> torch.Tensor:
     n, d_sae = pre.shape
     bits, rows = pre.view(BITS[pre.dtype]).numpy(), max(1, CHUNK // d_sae)
     chunks = [slice(start, min(start + rows, n)) for start in range(0, n, rows)]
-
-    def look(part: slice) -> np.ndarray:
-        return _largest_of(bits[part], k) + part.start * d_sae
-
     threads = min(torch.get_num_threads(), len(chunks))
+    found: list[np.ndarray] = [np.empty(0, np.int64)] * len(chunks)
+
+    def look(first_one: int) -> None:
+        divided = Divided(min(rows, n), d_sae, k, bits.dtype)
+        for at in range(first_one, len(chunks), threads):
+            part = chunks[at]
+            found[at] = divided.places(bits[part]) + part.start * d_sae
+
     if threads > 1:  # numpy lets threads work side by side; to start them costs less than a thousandth of a second
         with ThreadPoolExecutor(threads) as helpers:
-            found = list(helpers.map(look, chunks))
+            list(helpers.map(look, range(threads)))
     else:
-        found = [look(part) for part in chunks]
+        look(0)
     return torch.from_numpy(np.concatenate(found))
 
 
@@ -68,44 +72,65 @@ def places(true: torch.Tensor) -> torch.Tensor:
     return true.nonzero()[:, 0] if true.is_cuda else torch.from_numpy(np.flatnonzero(true.numpy()))
 
 
-def _largest_of(bits: np.ndarray, k: int) -> np.ndarray:
-    """Where the ``k`` largest positive integers of each row are, rising. ``[n, d_sae]`` -> flat int64."""
-    n, d_sae = bits.shape
-    some = _largest_of_groups(bits, k)
-    at = some.shape[1] - k
-    some.partition(at, axis=1)
-    least = np.maximum(some[:, at], 1)
-    found = np.flatnonzero(bits >= least[:, None])
-    ends = np.searchsorted(found, np.arange(1, n + 1) * d_sae)
-    counts = np.diff(ends, prepend=0)
-    if not (counts > k).any():
-        return found
-    row, value = np.repeat(np.arange(n), counts), bits.reshape(-1)[found]
-    if some.shape != bits.shape:
-        shift = 8 * bits.itemsize
+class Divided:
+    """Rows of positive integers divided at their k-th largest, in buffers that are made once.
+
+    In new buffers most of the time would go into memory that is mapped anew, page by page. Of each ``GROUP`` numbers
+    of a row the largest is taken, where that leaves enough: the k-th largest of these is no more than the k-th largest
+    of all, seldom much less, and found among fewer.
+
+    Args:
+        n: most rows.
+        d_sae: numbers of a row.
+        k: at most ``d_sae``.
+        dtype: int16 or int32; what is not above 0 is not looked for.
+    """
+
+    def __init__(self, n: int, d_sae: int, k: int, dtype: np.dtype) -> None:
+        groups, rest = divmod(d_sae, GROUP)
+        self.in_groups = not rest and groups >= FEW_GROUPS * k
+        self.k, self.above = k, np.empty((n, d_sae), bool)
+        self.some = np.empty((n, groups if self.in_groups else d_sae), dtype)
+
+    def places(self, bits: np.ndarray) -> np.ndarray:
+        """Where the k largest of each row are, rising. ``[<= n, d_sae]`` -> flat int64."""
+        n, d_sae = bits.shape
+        least = self._bound(bits)
+        above = np.greater_equal(bits, least[:, None], out=self.above[:n])
+        found = np.flatnonzero(above)
+        ends = np.searchsorted(found, np.arange(1, n + 1) * d_sae)
+        counts = np.diff(ends, prepend=0)
+        if not (counts > self.k).any():
+            return found
+        row, value = np.repeat(np.arange(n), counts), bits.reshape(-1)[found]
+        if self.in_groups:
+            least = self._exactly(row, value, counts, ends)
+        over = value - np.repeat(least, counts)
+        keep, last = over >= 0, np.flatnonzero(over == 0)  # the last share the last place of their row
+        of, left = row[last], self.k - counts + np.bincount(row[over <= 0], minlength=n)
+        sharing = np.bincount(of, minlength=n)
+        number = np.arange(len(last)) - (sharing.cumsum() - sharing)[of]  # which of its row's
+        keep[last[(number + of) % sharing[of] >= left[of]]] = False
+        return found[keep]
+
+    def _bound(self, bits: np.ndarray) -> np.ndarray:
+        """The k-th largest of each row or a little less, at least 1."""
+        some = self.some[: len(bits)]
+        if self.in_groups:  # a group is every so-manieth number: whole vectors are compared
+            np.max(bits.reshape(len(bits), GROUP, -1), axis=1, out=some)
+        else:
+            np.copyto(some, bits)
+        at = some.shape[1] - self.k
+        some.partition(at, axis=1)
+        return np.maximum(some[:, at], 1)
+
+    def _exactly(self, row: np.ndarray, value: np.ndarray, counts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+        """The k-th largest of each row from what is not less than its bound; 0 where that is fewer than k numbers."""
+        shift = 8 * value.itemsize
         keys = (row << shift) | value
         keys.sort()  # by row, and rising within one
-        kth = keys[np.maximum(ends - k, 0)] & ((1 << shift) - 1)
-        least = np.where(counts < k, 0, kth).astype(bits.dtype)
-    over = value - np.repeat(least, counts)
-    keep, last = over >= 0, np.flatnonzero(over == 0)  # the last share the last place of their row
-    of, left = row[last], k - counts + np.bincount(row[over <= 0], minlength=n)
-    sharing = np.bincount(of, minlength=n)
-    number = np.arange(len(last)) - (sharing.cumsum() - sharing)[of]  # which of its row's
-    keep[last[(number + of) % sharing[of] >= left[of]]] = False
-    return found[keep]
-
-
-def _largest_of_groups(bits: np.ndarray, k: int) -> np.ndarray:
-    """The largest of each ``GROUP`` numbers of a row, or all numbers where that leaves too few; a copy.
-
-    The k-th largest of the groups' largest is no more than the k-th largest of all, and seldom much less.
-    """
-    n, d_sae = bits.shape
-    n_groups, rest = divmod(d_sae, GROUP)
-    if rest or n_groups < FEW_GROUPS * k:
-        return bits.copy()
-    return bits.reshape(n, GROUP, n_groups).max(1)  # a group is every n_groups-th number: whole vectors are compared
+        kth = keys[np.maximum(ends - self.k, 0)] & ((1 << shift) - 1)
+        return np.where(counts < self.k, 0, kth).astype(value.dtype)
 
 
 def _by_order(pre: torch.Tensor, k: int, out: torch.Tensor, scratch: torch.Tensor) -> bool:
@@ -139,5 +164,6 @@ def dividing_is_fast(dtype: torch.dtype, device: str = "cpu") -> bool:
         return False
     rows = torch.randn(128, 2048, generator=torch.Generator().manual_seed(0)).to(dtype)
     bits = rows.view(BITS[dtype]).numpy()
-    by_numpy, by_torch = seconds_of(lambda: _largest_of(bits, 32), lambda: rows.topk(32, dim=-1, sorted=False))
+    divided = Divided(128, 2048, 32, bits.dtype)
+    by_numpy, by_torch = seconds_of(lambda: divided.places(bits), lambda: rows.topk(32, dim=-1, sorted=False))
     return by_numpy < by_torch

@@ -2,7 +2,8 @@
 
 One dense product is left of five, the encoder's. The others are: ``decode`` a weighted sum of decoder rows
 (``sums``), the gradient of the activations a product sampled at the pairs (``sampled_addmm``), the gradients of both
-matrices weighted sums of the batch's rows, after the pairs were sorted by feature.
+matrices weighted sums of the batch's rows, after the pairs were sorted by feature. What is as short as the list of
+pairs has one thread (``using(1)``): others would be waited for longer than they compute.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from sae_widget.threads import using
 from sae_widget.training.base import first
 from sae_widget.training.dense import DenseWorkspace
 from sae_widget.training.gradients import Losses
@@ -57,7 +59,7 @@ def by_feature(pairs: Pairs, token: torch.Tensor, d_sae: int) -> ByFeature:
     order = torch.sort(small, stable=True).indices
     starts = order.new_zeros(d_sae + 1)
     torch.cumsum(torch.bincount(pairs.feature, minlength=d_sae), 0, out=starts[1:])
-    return ByFeature(order, token[order], starts)
+    return ByFeature(order, token.index_select(0, order), starts)
 
 
 def sampled(pairs: Pairs, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
@@ -139,18 +141,19 @@ class TopKWorkspace(DenseWorkspace):
         if not self.is_sparse:
             return super().backward(x, penalty, dead)
         n, g, pairs, weights = len(x), self.grads, self.pairs, self._weights(len(x), penalty)
-        fired = torch.bincount(pairs.feature[pairs.value > 0], minlength=self.d_sae).float()
         reconstruction = self._reconstruction(n, weights)
         revive = self._revive(dead, x, weights.error)
-        token = token_of(pairs)
-        sorted_pairs = by_feature(pairs, token, self.d_sae)
+        with using(1):
+            fires = (pairs.value > 0).float()
+            fired = self._by_feature(fires)
+            sorted_pairs = by_feature(pairs, token_of(pairs), self.d_sae)
         grad_pre = self._decoder_gradients(n, sorted_pairs, weights)
-        # W_dec[f] . grads.W_dec[f], as both are sums over the pairs: value * (error . W_dec[f])
-        self._along = torch.bincount(pairs.feature, weights=pairs.value * grad_pre, minlength=self.d_sae)
-        grad_pre.mul_(pairs.value > 0)
+        with using(1):
+            # W_dec[f] . grads.W_dec[f], as both are sums over the pairs: value * (error . W_dec[f])
+            self._along = self._by_feature(pairs.value * grad_pre)
+            g.b_enc.copy_(self._by_feature(grad_pre.mul_(fires)))
         u = self.target[:n] if self.center_input else x
         self.gradient(sorted_pairs, grad_pre, u, g.W_enc)
-        g.b_enc.copy_(torch.bincount(pairs.feature, weights=grad_pre, minlength=self.d_sae))
         sparsity = revive.add_to(g) if revive is not None else 0.0
         if revive is not None:
             self._along[revive.dead] = (self.params.W_dec[revive.dead] * g.W_dec[revive.dead]).sum(1)
@@ -172,7 +175,11 @@ class TopKWorkspace(DenseWorkspace):
     def gradient(self, pairs: ByFeature, weight: torch.Tensor, rows: torch.Tensor, out: torch.Tensor) -> None:
         """``weights.T @ rows`` of the pairs' matrix with these weights ``[n_pairs]``, into ``[d_sae, d_in]``."""
         multiply = bool(self.memory["multiplies"])
-        weighted_sums(rows, pairs.token, pairs.starts, weight[pairs.order], out, multiply=multiply)
+        weighted_sums(rows, pairs.token, pairs.starts, weight.index_select(0, pairs.order), out, multiply=multiply)
+
+    def _by_feature(self, weights: torch.Tensor) -> torch.Tensor:
+        """Their sums over the pairs of each feature. ``[n_pairs]`` -> ``[d_sae]``."""
+        return torch.bincount(self.pairs.feature, weights=weights, minlength=self.d_sae)
 
     def _fire(self, pre: torch.Tensor, acts: torch.Tensor) -> None:
         keep_largest(pre, self.k, acts, first(self.scratch, pre.shape[0]))
@@ -186,10 +193,12 @@ class TopKWorkspace(DenseWorkspace):
 
     def _pairs(self, pre: torch.Tensor, flat: torch.Tensor) -> Pairs:
         """The pairs at these places of the flat ``pre``, which rise."""
-        token = torch.div(flat, self.d_sae, rounding_mode="floor")
-        starts = token.new_zeros(len(pre) + 1)
-        torch.cumsum(torch.bincount(token, minlength=len(pre)), 0, out=starts[1:])
-        return Pairs(starts, flat - token * self.d_sae, pre.reshape(-1)[flat].float())
+        with using(1):
+            token = torch.div(flat, self.d_sae, rounding_mode="floor")
+            starts = token.new_zeros(len(pre) + 1)
+            torch.cumsum(torch.bincount(token, minlength=len(pre)), 0, out=starts[1:])
+            value = pre.reshape(-1).index_select(0, flat).float()
+            return Pairs(starts, flat - token.mul_(self.d_sae), value)
 
     def _decode(self, n: int) -> None:
         self.decode(self.pairs, self.error[:n]).sub_(self.target[:n])
