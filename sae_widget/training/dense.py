@@ -16,7 +16,6 @@ class DenseWorkspace(Workspace):
         super().resize(batch_size)
         self.acts = torch.empty_like(self.pre)  # feature_acts
         self.scratch = torch.empty_like(self.pre)
-        self._sums = self.pre.new_empty(self.d_sae) if self.bfloat16 else None
 
     def forward(self, x: torch.Tensor) -> None:
         """Fill ``error``, and what ``backward`` needs."""
@@ -41,10 +40,7 @@ class DenseWorkspace(Workspace):
         self.products.back(grad_out, grad_pre)  # so far the gradient of feature_acts, [batch, d_sae]
         self._through_activation(grad_pre, acts, weights.act)
         self.products.outer(grad_pre, self.u, g.W_enc)
-        if self._sums is None:
-            torch.sum(grad_pre, 0, out=g.b_enc)
-        else:
-            g.b_enc.copy_(torch.sum(grad_pre, 0, dtype=grad_pre.dtype, out=self._sums))
+        self.products.columns(grad_pre, g.b_enc)
         if revive is not None:
             sparsity += revive.add_to(g)
         self._bias_gradients()

@@ -13,9 +13,8 @@ import numpy as np
 import torch
 
 from sae_widget.training.faster import seconds_of
+from sae_widget.training.products import BITS
 
-BITS = {torch.bfloat16: torch.int16, torch.float32: torch.int32}
-"""Positive floating-point numbers are in the order of their bits as integers, and all others are below 0 or NaN."""
 CHUNK = 2**20  # numbers that are divided at a time
 GROUP = 8  # numbers of which only the largest is looked at first
 FEW_GROUPS = 8  # times k: with fewer, all numbers are divided

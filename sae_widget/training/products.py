@@ -10,6 +10,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from sae_widget.training.base import first
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 
 FASTER = 1.5  # times as fast as float32: below that the roundings are not worth it
 SMALLEST = 2**24  # multiplications of a product: smaller ones lose to the conversions
+COUNTED = 2**18  # numbers of which those above zero are counted by their bits; fewer are by torch
+COUNTED_ROWS = 128  # at a time: what is counted on them fits into a byte
+BITS = {torch.bfloat16: torch.int16, torch.float32: torch.int32}
+"""Positive floating-point numbers are in the order of their bits as integers, and all others are below 0 or NaN."""
 
 
 @lru_cache(maxsize=4)
@@ -35,6 +40,17 @@ def bfloat16_is_fast(device: str = "cpu") -> bool:
 
     in_float32, in_bfloat16 = seconds_of(product(torch.float32), product(torch.bfloat16))
     return in_float32 > FASTER * in_bfloat16
+
+
+def rows_above_zero(acts: torch.Tensor) -> torch.Tensor:
+    """On how many rows each column of ``[n, d_sae]`` is above zero, float32 ``[d_sae]``; on the CPU."""
+    bits, total = acts.view(BITS[acts.dtype]).numpy(), np.zeros(acts.shape[1], np.int64)
+    above, some = np.empty((COUNTED_ROWS, acts.shape[1]), bool), np.empty(acts.shape[1], np.uint8)
+    for start in range(0, len(bits), COUNTED_ROWS):
+        part = bits[start : start + COUNTED_ROWS]
+        fires = np.greater(part, 0, out=above[: len(part)]).view(np.uint8)
+        total += np.add.reduce(fires, axis=0, dtype=np.uint8, out=some)
+    return torch.from_numpy(total).float()
 
 
 def wants_bfloat16(config: TrainConfig, d_in: int, batch_size: int, device: str = "cpu") -> bool:
@@ -81,7 +97,13 @@ class Float32:
 
     def count(self, acts: torch.Tensor, scratch: torch.Tensor) -> torch.Tensor:
         """On how many rows each column is above zero, float32 ``[d_sae]``, exactly; ``acts`` has none below."""
+        if acts.device.type == "cpu" and acts.numel() >= COUNTED:
+            return rows_above_zero(acts)
         return torch.mv(torch.sign(acts, out=scratch).t(), first(self._ones, acts.shape[0]))
+
+    def columns(self, wide: torch.Tensor, out: torch.Tensor) -> None:
+        """The sums over the rows of ``[n, d_sae]``, into float32 ``[d_sae]``."""
+        torch.sum(wide, 0, out=out)
 
     def total(self, acts: torch.Tensor) -> float:
         """The sum of all numbers."""
@@ -101,6 +123,7 @@ class BFloat16(Float32):
         d_in = params.W_dec.shape[1]
         self._inputs = [self._W_enc.new_empty(batch_size, d_in) for _ in range(2)]
         self._out = self._W_enc.new_empty(batch_size, d_in)
+        self._row_of_ones = self._W_enc.new_ones(1, batch_size)
         self._weights: torch.Tensor | None = None  # [d_sae, d_in], made when a dense gradient is wanted
 
     def rounded(self, rows: torch.Tensor) -> torch.Tensor:
@@ -129,6 +152,8 @@ class BFloat16(Float32):
 
     def count(self, acts: torch.Tensor, scratch: torch.Tensor) -> torch.Tensor:
         """On how many rows each column is above zero, from sums of at most 256 ones."""
+        if acts.device.type == "cpu" and acts.numel() >= COUNTED:
+            return rows_above_zero(acts)
         signs, whole = torch.sign(acts, out=scratch), len(acts) // self._exact
         parts = signs[: whole * self._exact].view(whole, self._exact, acts.shape[1])  # [whole, 256, d_sae]
         ones = acts.new_ones(whole, 1, self._exact)
@@ -136,6 +161,13 @@ class BFloat16(Float32):
         rest = signs[whole * self._exact :]
         return counted + (acts.new_ones(1, len(rest)) @ rest)[0] if len(rest) else counted
 
+    def columns(self, wide: torch.Tensor, out: torch.Tensor) -> None:
+        """The sums over the rows; as a product, which is the fastest way through them."""
+        out.copy_(self._sums(wide))
+
     def total(self, acts: torch.Tensor) -> float:
-        """The sum of all numbers, one rounding a row."""
-        return float(acts.sum(1).sum(dtype=torch.float32))  # one rounding a row, and these average out
+        """The sum of all numbers, one rounding a column."""
+        return float(self._sums(acts).sum(dtype=torch.float32))  # the roundings average out
+
+    def _sums(self, wide: torch.Tensor) -> torch.Tensor:
+        return torch.mm(self._row_of_ones[:, : len(wide)], wide)[0]
