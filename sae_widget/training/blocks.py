@@ -74,7 +74,7 @@ class BlockFeed:
         self.counts = torch.zeros(source.n_blocks, 4, dtype=torch.int64)  # tokens, and those of LeftOut
         self._loaded: tuple[int, int] | None = None
         self._values = torch.empty(self.capacity, self.d_in, dtype=torch.float32)
-        self._gathered = data.Gathered()
+        self._gathered = data.Gathered(self._values)
         self._position = torch.empty(self.capacity, dtype=torch.int64)
         self._held = torch.zeros(self.capacity, dtype=torch.bool)  # rows of held-out windows
         self._order = torch.empty(0, dtype=torch.int64)
@@ -103,7 +103,7 @@ class BlockFeed:
             if self.cursor + self.batch_size <= len(self._order):
                 chosen = self._order[self.cursor : self.cursor + self.batch_size]
                 self.cursor += self.batch_size
-                return self._gathered.take(self._values, chosen), self._position[chosen]
+                return self._gathered.take(chosen.numpy()), self._position[chosen]
             self.place, self.cursor = self.place + 1, 0
             if self.place == self.n_places:
                 self.epoch, self.place = self.epoch + 1, 0

@@ -117,19 +117,22 @@ def effective_batch(n_rows: int, batch_size: int) -> int:
 
 
 class Gathered:
-    """Chosen rows in a buffer that is made once: a new one would be mapped anew each time, page by page."""
+    """Chosen rows in a buffer that is made once: a new one would be mapped anew each time, page by page.
 
-    def __init__(self) -> None:
-        self._rows = torch.empty(0, 0)
+    Args:
+        values: ``[n, d_in]``, on the CPU; may change between two calls.
+    """
 
-    def take(self, values: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-        """``values[chosen]``, good until the next call. ``[n_chosen, d_in]``."""
-        shape = (len(chosen), values.shape[1])
-        if self._rows.shape != shape:
-            self._rows = torch.empty(shape, dtype=values.dtype)
+    def __init__(self, values: torch.Tensor) -> None:
+        self._values, self._rows = values.numpy(), values[:0]
+
+    def take(self, chosen: np.ndarray) -> torch.Tensor:
+        """The rows of these numbers, good until the next call. ``[n_chosen, d_in]``."""
+        if self._rows.shape[0] != len(chosen):
+            self._rows = torch.empty(len(chosen), self._values.shape[1])
             self._array = self._rows.numpy()
         # One thread copies as fast as memory is, and waits for no other; "clip" writes without a second buffer.
-        np.take(values.numpy(), chosen.numpy(), axis=0, out=self._array, mode="clip")
+        self._values.take(chosen, 0, self._array, "clip")
         return self._rows
 
 

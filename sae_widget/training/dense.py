@@ -19,7 +19,7 @@ class DenseWorkspace(Workspace):
 
     def forward(self, x: torch.Tensor) -> None:
         """Fill ``error``, and what ``backward`` needs."""
-        n = len(x)
+        n = x.shape[0]
         self._encode(x)
         acts = first(self.acts, n)
         self._fire(first(self.pre, n), acts)

@@ -110,7 +110,9 @@ class Engine:
         if self.feed.full:
             return self.everything()
         x, position = self.feed.next()
-        return x.to(self.device).mul_(self.scale), position.to(self.device)
+        if self._since is None:
+            x, position = x.to(self.device), position.to(self.device)
+        return x.mul_(self.scale), position
 
     def everything(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Scaled activations of all kept rows, and their places. ``[n_kept, d_in]``, ``[n_kept]``."""
@@ -141,11 +143,11 @@ class Engine:
         began, work, config, step = time.perf_counter(), self.work, self.config, self.step + 1
         rate = schedule.learning_rate(config, step)
         x, position = self.next_batch()
-        n, x, position = len(x), self.mesh.part(x), self.mesh.part(position)  # the batch; this process's rows
+        n, x, position = x.shape[0], self.mesh.part(x), self.mesh.part(position)  # the batch; this process's rows
         work.forward(x)
         share, with_first = self._shares(x, position, n)
         losses = work.backward(x, self.pressure.on(schedule.penalty(config, step)), self._dead_features())
-        losses = self._joint(losses, len(x), n)
+        losses = self._joint(losses, x.shape[0], n)
         if config.unit_norm_decoder:
             work.keep_norms()
         clip = self._clip(step, rate, losses)
@@ -239,7 +241,7 @@ class Engine:
 
     def _shares(self, x: torch.Tensor, position: torch.Tensor, n: int) -> tuple[float, float | None]:
         """Explained variance of the batch without position 0; and with it, when the batch is all there is."""
-        everything, error = n == self.feed.n_tokens, first(self.work.error, len(x))
+        everything, error = n == self.feed.n_tokens, first(self.work.error, x.shape[0])
         if self.config.skip_first:
             share = self._share(x, error)
             return share, share if everything else None
@@ -254,7 +256,7 @@ class Engine:
         """Explained variance of the rows of this step."""
         if self.mesh.size > 1:
             return joint_share(self.mesh, x, error)
-        return variance_share(self.work.squared_error(len(x)), *self.work.spread(x))
+        return variance_share(self.work.squared_error(x.shape[0]), *self.work.spread(x))
 
     def _joint(self, losses: Losses, n_mine: int, n: int) -> Losses:
         """The losses of the whole batch from those of this process's rows; the gradients become the joint ones too.
@@ -276,13 +278,13 @@ class Engine:
             self.since.add_(n).masked_fill_(fired > 0, 0)
         else:
             self._since += n
-            self._since[fired.numpy() > 0] = 0
+            self._since *= fired.numpy() == 0
 
     def _count_dead(self) -> int:
         after = self.dead_after
         if self._since is None:
             return int((self.since >= after).sum())
-        return int((self._since >= after).sum()) if self._since.max() >= after else 0
+        return int(np.count_nonzero(self._since >= after))
 
     def _dead_features(self) -> torch.Tensor | None:
         if not self.work.kind.revives_dead or self._n_dead == 0:

@@ -121,9 +121,10 @@ class MemoryFeed:
             )
         self._watched = (~held).nonzero()[:, 0]
         self.batches = data.Batches(self.n_kept, config.batch_size, config.seed)
-        self._gathered = data.Gathered()
+        self._gathered = data.Gathered(self.values)
         self._shuffled_by: torch.Tensor | None = None  # the order of ``batches`` in which the next two are
         self._shuffled = self._places = self.rows
+        self._chosen = self.rows.numpy()
 
     @property
     def batch_size(self) -> int:
@@ -150,10 +151,11 @@ class MemoryFeed:
         if batches.order is not self._shuffled_by:
             self._shuffled_by = batches.order
             self._shuffled = self.rows[batches.order]
+            self._chosen = self._shuffled.numpy()
             self._places = self.position[self._shuffled]
         if self.full:
             return self.values.index_select(0, self._shuffled), self._places
-        return self._gathered.take(self.values, self._shuffled[part]), self._places[part]
+        return self._gathered.take(self._chosen[part]), self._places[part]
 
     def undo(self) -> None:
         """Give the last batch again."""

@@ -119,7 +119,7 @@ class Workspace:
         raise NotImplementedError
 
     def _encode(self, x: torch.Tensor) -> None:
-        n = len(x)
+        n = x.shape[0]
         target = torch.sub(x, self.params.b_dec, out=first(self.target, n))
         self.u = self.products.rounded(target if self.center_input else x)  # [batch, d_in]
         self.products.encode(self.u, first(self.pre, n))

@@ -15,6 +15,7 @@ import torch
 from sae_widget.training.base import first
 from sae_widget.training.dense import DenseWorkspace
 from sae_widget.training.gradients import CANCELS, Losses
+from sae_widget.training.largest import sorting_is_fast
 from sae_widget.training.sparse import TopKWorkspace
 
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ class Buffers:
     """The buffers of a workspace as arrays over the same memory."""
 
     def __init__(self, work: SmallWorkspace, n: int) -> None:
-        self.acts, self.scratch, self.error, self.target = (
-            first(buffer, n).numpy() for buffer in (work.acts, work.scratch, work.error, work.target)
+        self.pre, self.acts, self.scratch, self.error, self.target = (
+            first(buffer, n).numpy() for buffer in (work.pre, work.acts, work.scratch, work.error, work.target)
         )
         self.flat_error, self.flat_target = self.error.reshape(-1), self.target.reshape(-1)
         self.fires = np.empty_like(self.acts)  # 1 where a feature fires, 0 elsewhere
@@ -129,6 +130,34 @@ class SmallWorkspace(DenseWorkspace):
         along = np.einsum("ij,ij->i", rows, grad)
         np.subtract(grad, rows * along[:, None], out=grad)
 
+    def unit_norm(self) -> None:
+        """Bring every decoder row to norm 1."""
+        if not self.is_small:
+            super().unit_norm()
+            return
+        rows = self._p.W_dec
+        norm = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+        np.divide(rows, np.maximum(norm, np.float32(1e-12))[:, None], out=rows)
+
 
 class SmallTopKWorkspace(SmallWorkspace, TopKWorkspace):
     """The k largest of each token; small batches are never sparse."""
+
+    def _fire(self, pre: torch.Tensor, acts: torch.Tensor) -> None:
+        if not (self.is_small and self._by_bound(pre)):
+            super()._fire(pre, acts)
+
+    def _by_bound(self, pre: torch.Tensor) -> bool:
+        """Keep what is above the largest that is left out, unless two numbers of a row share the last place."""
+        if self.k == self.d_sae or not sorting_is_fast():
+            return False
+        at = self._at(pre.shape[0])
+        np.copyto(at.scratch, at.pre)
+        at.scratch.sort(axis=1)
+        bound = np.maximum(at.scratch[:, -self.k - 1], np.float32(0))
+        shared = at.scratch[:, -self.k] == bound
+        if shared.any() and bound[shared].any():
+            return False
+        np.greater(at.pre, bound[:, None], out=at.fires)
+        np.multiply(at.pre, at.fires, out=at.acts)
+        return True
