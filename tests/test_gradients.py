@@ -12,6 +12,7 @@ from sae_widget.config import TrainConfig
 from sae_widget.sae import REGISTRY
 from sae_widget.training import (
     Trainer,
+    products,
     schedule,
     small,
     sparse,
@@ -198,6 +199,21 @@ class TestGradients:
         acts = torch.rand(1000, 5, generator=generator(1)) * (torch.rand(1000, 5, generator=generator(2)) < 0.9)
         counted = work.products.count(acts.bfloat16(), torch.empty(1000, 5, dtype=torch.bfloat16))
         assert torch.equal(counted, (acts > 0).sum(0).float())
+
+    @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+    @pytest.mark.parametrize("rows", [1, 128, 300])
+    def test_wide_matrices_are_counted_and_summed(self, precision: str, rows: int, monkeypatch: Any) -> None:
+        monkeypatch.setattr(products, "COUNTED", 0)
+        work = workspace(3, 300, TrainConfig(architecture="standard", d_sae=5, precision=precision), True)
+        acts = torch.randn(rows, 5, generator=generator(1)).clamp_min(0.0).to(work.products.dtype)
+        acts[:, 2] = 1.0  # on every row: more than a byte can count
+        counted = work.products.count(acts, torch.full_like(acts, 7.0))
+        assert counted.dtype == torch.float32 and torch.equal(counted, (acts > 0).sum(0).float())
+        summed = torch.full((5,), torch.nan)
+        work.products.columns(acts, summed)
+        close = 2**-8 if precision == "bfloat16" else 1e-6
+        torch.testing.assert_close(summed, acts.double().sum(0).float(), rtol=close, atol=0)
+        assert work.products.total(acts) == pytest.approx(float(acts.double().sum()), rel=close)
 
     @pytest.mark.parametrize("way", ["matrices", "numpy"])
     def test_parallel_part_is_removed_and_norms_stay(self, way: str, monkeypatch: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+import numpy as np
 import pytest
 import torch
 import torch._dynamo  # torch imports it at a first use, and that changes warning filters
@@ -11,6 +12,7 @@ import torch._dynamo  # torch imports it at a first use, and that changes warnin
 from sae_widget.config import TrainConfig
 from sae_widget.training import largest, sparse
 from sae_widget.training.largest import keep_largest, places, places_of_largest, sorting_is_fast
+from sae_widget.training.products import BITS
 from sae_widget.training.workspaces import workspace
 
 
@@ -95,6 +97,28 @@ def test_of_numbers_that_share_the_last_place_every_row_takes_others(threads: No
 def test_a_nan_is_the_largest(threads: None) -> None:
     found = places_of_largest(torch.tensor([[1.0, float("nan"), 2.0]]), 1)
     assert found.tolist() == [1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("k", [1, 3])
+def test_groups_of_numbers_find_the_same_places(threads: None, dtype: torch.dtype, k: int) -> None:
+    g, d_sae = torch.Generator().manual_seed(k), largest.GROUP * largest.FEW_GROUPS * k
+    bits_of = {torch.float32: np.dtype("int32"), torch.bfloat16: np.dtype("int16")}[dtype]
+    grouped, whole = (largest.Divided(60, d_sae, k, bits_of) for _ in range(2))
+    assert grouped.in_groups
+    whole.in_groups, whole.some = False, np.empty((60, d_sae), bits_of)
+    spread = torch.cat([torch.full((40, 1), 4.0), torch.full((20, 1), 0.01)])  # many alike, in bfloat16 even more
+    pre = (torch.randn(60, d_sae, generator=g) * spread).round(decimals=1).to(dtype)
+    pre[7] = -1.0  # nothing fires
+    pre[8, 1:] = -1.0
+    pre[8, 0] = 2.0  # less than k fire
+    found = places_of_largest(pre, k)
+    mine = torch.zeros_like(pre)
+    mine.view(-1)[found] = pre.view(-1)[found]
+    assert torch.equal(mine.sort(1).values, plain(pre, k).sort(1).values)  # the same numbers; those alike elsewhere
+    assert torch.equal(found, found.sort().values)
+    bits = pre.view(BITS[dtype]).numpy()
+    assert grouped.places(bits).tolist() == whole.places(bits).tolist()  # also of those alike
 
 
 def test_places_are_nonzero() -> None:

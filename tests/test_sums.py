@@ -1,0 +1,108 @@
+"""Weighted sums of rows: bags and products give what a dense product gives, and which is taken belongs to a run."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch._dynamo  # torch imports it at a first use, and that changes warning filters
+
+from sae_widget.config import TrainConfig
+from sae_widget.training import sparse, sums
+from sae_widget.training.sums import multiplying_is_fast, weighted_sums
+from sae_widget.training.workspaces import workspace
+
+
+def multiplies() -> bool:
+    """Whether this build of torch has the products."""
+    multiplying_is_fast()  # the first ones make torch say that they are in beta, which is ignored there
+    try:
+        sums_of(torch.eye(2), [[0], [1]], multiply=True)
+    except RuntimeError:
+        return False
+    return True
+
+
+def sums_of(rows: torch.Tensor, bags: list[list[int]], *, multiply: bool) -> torch.Tensor:
+    index = torch.tensor([i for bag in bags for i in bag], dtype=torch.int64)
+    starts = torch.tensor([0, *(len(bag) for bag in bags)]).cumsum(0)
+    weight = torch.arange(1.0, len(index) + 1)
+    out = torch.full((len(bags), rows.shape[1]), torch.nan)  # what was there before must not matter
+    assert weighted_sums(rows, index, starts, weight, out, multiply=multiply) is out
+    return out
+
+
+WAYS = [
+    pytest.param(True, marks=pytest.mark.skipif(not multiplies(), reason="this build of torch has no products")),
+    False,
+]
+
+
+@pytest.mark.parametrize("multiply", WAYS)
+@pytest.mark.parametrize("chunk", [1, 10, 2**21])
+def test_sums_are_a_dense_product(multiply: bool, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sums, "CHUNK_FLOATS", chunk)
+    rows = torch.randn(7, 5, generator=torch.Generator().manual_seed(0))
+    bags = [[3, 0, 6], [], [1], [], [5, 2, 4, 0], []]
+    dense, number = torch.zeros(len(bags), 7), 0
+    for at, bag in enumerate(bags):
+        for i in bag:
+            number += 1
+            dense[at, i] += number
+    torch.testing.assert_close(sums_of(rows, bags, multiply=multiply), dense @ rows)
+
+
+@pytest.mark.parametrize("multiply", WAYS)
+def test_no_pairs_at_all_are_zeros(multiply: bool) -> None:
+    assert torch.equal(sums_of(torch.ones(3, 2), [[], []], multiply=multiply), torch.zeros(2, 2))
+
+
+def test_a_build_without_products_takes_bags(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("Calling addmm on a sparse CPU tensor requires compiling PyTorch with MKL.")
+
+    monkeypatch.setattr(torch, "sparse_csr_tensor", refuse)
+    multiplying_is_fast.cache_clear()
+    try:
+        assert multiplying_is_fast() is False
+    finally:
+        multiplying_is_fast.cache_clear()
+    assert multiplying_is_fast("cuda") is False
+
+
+@pytest.mark.skipif(not multiplies(), reason="this build of torch has no products")
+@pytest.mark.parametrize("architecture", ["topk", "batchtopk", "matryoshka_batchtopk"])
+def test_both_ways_have_the_same_gradients(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sparse, "SMALLEST", 0)
+    work = workspace(6, 50, TrainConfig(architecture=architecture, d_sae=40, k=4), True)
+    work.fresh()
+    work.params.vector.normal_(generator=torch.Generator().manual_seed(1))
+    x, found = torch.randn(50, 6, generator=torch.Generator().manual_seed(2)), []
+    for way in (0.0, 1.0):
+        work.memory["multiplies"].fill_(way)
+        work.forward(x)
+        losses = work.backward(x, 0.0, torch.tensor([3, 17]))
+        found.append((losses.total, work.grads.vector.clone()))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-6)
+    torch.testing.assert_close(found[0][1], found[1][1], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ["topk", "batchtopk", "matryoshka_batchtopk"])
+@pytest.mark.parametrize("dead", [None, torch.tensor([3, 17, 39])], ids=["alive", "some dead"])
+def test_norms_are_kept_from_sums_over_the_pairs(
+    architecture: str, dead: torch.Tensor | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # W_dec . its gradient is never computed from the matrices there; it must be gone all the same.
+    monkeypatch.setattr(sparse, "SMALLEST", 0)
+    work = workspace(6, 50, TrainConfig(architecture=architecture, d_sae=40, k=4), True)
+    work.fresh()
+    work.params.vector.normal_(generator=torch.Generator().manual_seed(1))
+    work.unit_norm()
+    x = torch.randn(50, 6, generator=torch.Generator().manual_seed(2))
+    work.forward(x)
+    work.backward(x, 0.0, dead)
+    assert work.is_sparse
+    before = work.grads.W_dec.clone()
+    work.keep_norms()
+    left = (work.grads.W_dec * work.params.W_dec).sum(1)
+    assert float((before * work.params.W_dec).sum(1).abs().max()) > 1.0
+    torch.testing.assert_close(left, torch.zeros(40), atol=1e-4, rtol=0)
