@@ -120,7 +120,11 @@ class SuperpositionExplorer(W.VBox):
 
     @property
     def fidelity(self) -> Fidelity | None:
-        """What the language model loses when it reads the SAE's output; None until a training has ended here."""
+        """What the language model loses when it reads the output of the SAE that is shown; None until it is measured.
+
+        That is after a training, after ``show``, or when a feature's examples were looked for. Where it cannot be,
+        the health row says why.
+        """
         return self.state.fidelity
 
     @property

@@ -74,6 +74,7 @@ class ExplorerState(HasTraits):
     fidelity = Instance(
         "sae_widget.fidelity.Fidelity", allow_none=True, help="what the language model loses with the SAE that is shown"
     )
+    unmeasured = Unicode(help="why it is not known what the model loses with the SAE that is shown, when it cannot be")
     history = Instance("sae_widget.training.History", allow_none=True)
     history_tick = Int(0, help="rises when the history has grown")
     status = Instance(Status, ())

@@ -14,7 +14,7 @@ from sae_widget.runner.loop import DEBOUNCE, ended
 from sae_widget.runner.opened import opened_from, typed_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from sae_widget.autosave import SavedRun
     from sae_widget.runner.opened import Opened
@@ -141,27 +141,53 @@ class OpeningLoop(FollowingLoop):
 
     def _do_statistics(self) -> None:
         """Take the statistics of an SAE that came without; whatever a person asks for comes first."""
-        shown, said = self.desk.shown, self._status
+        shown = self.desk.shown
         if shown is None or shown.stats is not None:
             return
         if self._job is not None:
             self._postponed.add("statistics")
             return
-        told = f"{said.message} Counting what its features do."
-        self._say(said.phase, told, trouble=said.trouble)
+        pieces = self.desk.take_statistics(*self._examples())
         try:
-            for _ in self.desk.take_statistics(*self._examples()):
-                with self._cond:
-                    if self._poked or self._next():
-                        self._dirty.setdefault("statistics", time.monotonic() + DEBOUNCE)
-                        return
+            if not self._aside("statistics", "Counting what its features do.", pieces):
+                return
         except (ValueError, OSError) as fault:
             self.desk.drop_corpus()
             self._fault(f"There are no statistics of this SAE: {ended(fault)}", "health")
             return
-        finally:
-            self._say(said.phase, said.message, trouble=said.trouble)
         self._show_features()
+
+    def _do_fidelity(self) -> None:
+        """Find out what the language model loses with the SAE on show; whatever a person asks for comes first."""
+        state = self.state
+        if self._job is not None:
+            return
+        pieces = self.desk.look_at_predictions(state.corpus, state.corpus_tokens, state.text)
+        try:
+            if not self._aside("fidelity", "Measuring what the model loses with it.", pieces):
+                return
+        except (ValueError, OSError) as fault:
+            self.desk.drop_corpus()
+            self.publisher.post(fidelity=None, unmeasured=str(fault))
+            return
+        self._show_predictions()
+
+    def _aside(self, what: str, words: str, pieces: Iterator[int]) -> bool:
+        """Do pieces of work that nobody has asked for, with words about them; whether that came to its end."""
+        said, told = self._status, False
+        try:
+            for _ in pieces:
+                if not told:
+                    self._say(said.phase, f"{said.message} {words}", trouble=said.trouble)
+                told = True
+                with self._cond:
+                    if self._poked or self._next():
+                        self._dirty.setdefault(what, time.monotonic() + DEBOUNCE)
+                        return False
+        finally:
+            if told:
+                self._say(said.phase, said.message, trouble=said.trouble)
+        return True
 
     def _show_features(self) -> None:
         super()._show_features()
@@ -169,8 +195,10 @@ class OpeningLoop(FollowingLoop):
         if shown is not None and shown.stats is None:
             with self._cond:
                 self._dirty["statistics"] = time.monotonic()
-        else:
-            self._fault("", "health")
+            return
+        self._fault("", "health")
+        if self.desk.opened is not None and self.desk.predictions is None:
+            self._look_at_predictions()
 
     def _examples(self) -> tuple[str, int, str]:
         """The corpus from which examples and statistics are taken, as ``Desk.read_training_data`` wants it."""

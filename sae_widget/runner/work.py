@@ -134,6 +134,8 @@ class Runner(OpeningLoop):
                 self._fault(f"No examples can be shown: {ended(fault)}", "card")
         if self.desk.has_examples(*wanted):
             self._fault("", "card")
+            if self.desk.predictions is None:
+                self._look_at_predictions()  # its texts are there
         began = time.monotonic()
         self.publisher.post(card=self.desk.card(feature))
         if self._job is not None and not self._paused:
