@@ -10,7 +10,7 @@ ARCHITECTURES = {
     "topk": ("k",),
     "batchtopk": ("k",),
     "matryoshka_batchtopk": ("k", "matryoshka_levels"),
-    "standard": ("l1_coefficient",),
+    "standard": ("l1_coefficient", "start_firing"),
     "gated": ("l1_coefficient",),
     "jumprelu": ("l0_coefficient", "bandwidth"),
 }

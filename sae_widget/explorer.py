@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from sae_widget.activations.base import Activations, LanguageModel
     from sae_widget.features import Features
     from sae_widget.fidelity import Fidelity
-    from sae_widget.runner.opened import Opened
     from sae_widget.sae.base import SAE
     from sae_widget.training import History
 
@@ -83,7 +82,7 @@ class SuperpositionExplorer(W.VBox):
         self.state = ExplorerState(**inputs)
         self._names = NameBook(self.state)
         polled = is_polled()
-        self._runner = Runner(self.state, polled=polled)
+        self._runner = Runner(self.state, polled=polled, expect=self._names.expect)
         self._closed = False
         super().__init__()
         self.add_class("sae-widget")
@@ -121,7 +120,11 @@ class SuperpositionExplorer(W.VBox):
 
     @property
     def fidelity(self) -> Fidelity | None:
-        """What the language model loses when it reads the SAE's output; None until a training has ended here."""
+        """What the language model loses when it reads the output of the SAE that is shown; None until it is measured.
+
+        That is after a training, after ``show``, or when a feature's examples were looked for. Where it cannot be,
+        the health row says why.
+        """
         return self.state.fidelity
 
     @property
@@ -256,7 +259,7 @@ class SuperpositionExplorer(W.VBox):
         explorer = cls(**(inputs_of.known_here(saved.inputs) if saved else inputs_of.for_sae(opened.sae)))
         if saved is not None:
             explorer.state.selected = saved.selected if (saved.selected or 0) < opened.sae.d_sae else None
-        explorer._show(opened, anyway)
+        explorer._runner.open(replace(opened, anyway=anyway))
         return explorer
 
     def show(self, sae: SAE | str | os.PathLike[str], *, anyway: bool = False) -> None:
@@ -278,7 +281,7 @@ class SuperpositionExplorer(W.VBox):
         self._open()
         opened = opened_from(sae)
         self._end_other_work()
-        self._show(opened, anyway)
+        self._runner.open(replace(opened, anyway=anyway))
 
     def follow(self, path: str | os.PathLike[str]) -> None:
         """Show a training of another process while it goes on, and its result at the end; ``stop`` ends that.
@@ -328,10 +331,6 @@ class SuperpositionExplorer(W.VBox):
     def _command(self, name: str) -> None:
         self._open()
         self._runner.command(name)
-
-    def _show(self, opened: Opened, anyway: bool) -> None:
-        self._names.expect(opened.key, opened.saved.names if opened.saved else {})
-        self._runner.open(replace(opened, anyway=anyway))
 
     def _end_other_work(self) -> None:
         if self._runner.trains:

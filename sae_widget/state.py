@@ -15,7 +15,7 @@ SORTS = ("activation", "frequency", "number")
 MEASURES = ("mean", "max", "token")
 ROWS = (16, 64, 256, 1024)
 COMMANDS = (
-    *("train", "pause", "resume", "stop", "reset", "read"),
+    *("train", "pause", "resume", "stop", "reset", "read", "show"),
     *("load_gpt2", "cancel", "restore", "retry", "load_anyway", "keep"),
 )
 OFFERS = ("retry", "cancel", "restore", "load_gpt2", "load_anyway", "keep")
@@ -50,6 +50,7 @@ class ExplorerState(HasTraits):
     corpus = Unicode(START.corpus, help="what to train on: 'documentation', 'text', a file or a folder")
     corpus_tokens = Int(START.corpus_tokens, help="tokens of the corpus that are read for training")
     settings = Instance(TrainConfig, ())
+    folder = Unicode(help="of a saved SAE: what 'show' shows")
     selected = Int(None, allow_none=True, min=0, help="the selected feature")
     token = Int(None, allow_none=True, min=0, help="the selected token of the text")
     sort = Enum(SORTS, "activation")
@@ -73,10 +74,11 @@ class ExplorerState(HasTraits):
     fidelity = Instance(
         "sae_widget.fidelity.Fidelity", allow_none=True, help="what the language model loses with the SAE that is shown"
     )
+    unmeasured = Unicode(help="why it is not known what the model loses with the SAE that is shown, when it cannot be")
     history = Instance("sae_widget.training.History", allow_none=True)
     history_tick = Int(0, help="rises when the history has grown")
     status = Instance(Status, ())
-    faults = Dict(help="pane name -> a sentence about what went wrong there")
+    faults = Dict(help="pane name -> a sentence about what went wrong there; 'folder': with the SAE of that folder")
     beat = Int(0, help="rises every two seconds while the kernel lives")
     offers = Tuple(help="buttons shown beside the status, names among OFFERS")
     card = Instance("sae_widget.features.FeatureCardData", allow_none=True, help="of the selected feature")

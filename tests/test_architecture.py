@@ -58,11 +58,12 @@ RANKS = {
 SHARED_VIEWS = {"views.axes", "views.base", "views.palette", "views.pane", "views.selection", "views.words"}
 # Panes in several files.
 PARTS_OF_A_VIEW = {
-    "views.controls": {"views.source_controls", "views.train_controls"},
+    "views.controls": {"views.open_controls", "views.source_controls", "views.train_controls"},
     "views.health": {"views.measures"},
     "views.source_controls": {"views.fields", "views.presets"},
     "views.train_controls": {"views.advanced_controls", "views.fields", "views.kind_controls"},
     "views.kind_controls": {"views.fields"},
+    "views.open_controls": {"views.fields"},
     "views.advanced_controls": {"views.fields"},
 }
 

@@ -9,7 +9,7 @@ from sae_widget.sae import REGISTRY
 from sae_widget.state import Status
 from sae_widget.views.fields import STOP_FIRST
 
-OWN = {"matryoshka_batchtopk": {"matryoshka_levels"}, "jumprelu": {"bandwidth"}}
+OWN = {"matryoshka_batchtopk": {"matryoshka_levels"}, "jumprelu": {"bandwidth"}, "standard": {"start_firing"}}
 
 
 @pytest.fixture
@@ -49,17 +49,34 @@ def test_a_kinds_own_settings_are_there_with_it_alone(fold, state, name):
     [
         ("matryoshka_levels", "3", 3, "nested sets, each half of the next"),
         ("bandwidth", "0.5", 0.5, "wider learns more steadily"),
+        ("start_firing", "0.005", 0.005, "each fires on 0.5% of the tokens at first"),
+        ("start_firing", "0", 0.0, "0: about half of the tokens"),
         ("resample_every", "1,500", 1500, "1,500 steps, dead features start again"),
         ("validation_share", "0.1", 0.1, "10% of the text, only to measure on"),
         ("max_norm_multiple", "0", 0.0, "0: no token is left out"),
     ],
 )
 def test_an_entry_sets_the_state_and_says_what_it_means(fold, state, name, typed, value, hint):
-    owner = {"matryoshka_levels": "matryoshka_batchtopk", "bandwidth": "jumprelu"}.get(name, "topk")
+    owner = next((kind for kind, names in OWN.items() if name in names), "topk")
     state.settings = TrainConfig(architecture=owner)
     fold.entries[name].box.value = typed
     assert getattr(state.settings, name) == value and state.refused == {}
     assert fold.entries[name].below.value == hint
+
+
+@pytest.mark.parametrize("typed", ["0.51", "-0.1", "nan"])
+def test_a_share_that_cannot_be_is_refused(fold, state, typed):
+    state.settings = TrainConfig(architecture="standard")
+    fold.entries["start_firing"].box.value = typed
+    assert state.settings.start_firing == 0.03
+    said = f"Start share must be between 0 and 0.5, got {typed}. Kept 0.03."
+    assert state.refused == {"start_firing": said} and fold.entries["start_firing"].below.value == f"⚠ {said}"
+
+
+@pytest.mark.parametrize("settings", [{"l1_coefficient": 0.0}, {"tied_init": False}])
+def test_a_share_that_has_no_effect_says_so(fold, state, settings):
+    state.settings = TrainConfig(architecture="standard", **settings)
+    assert fold.entries["start_firing"].below.value == "not used: this recipe starts without it"
 
 
 @pytest.mark.parametrize(("name", "value"), [("lr_schedule", "constant"), ("precision", "bfloat16")])

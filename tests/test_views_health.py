@@ -96,6 +96,10 @@ def test_what_the_model_loses_is_of_the_sae_that_is_shown(state):
     assert len(row.row.facts) == 2
     state.fidelity = None
     assert row.row.facts == []
+    state.unmeasured = "the text is too short"
+    assert row.row.facts[0][:2] == ("CE recovered and KL are not measured: the text is too short.", "")
+    state.status = Status("training", "")
+    assert row.row.facts == []
     row.close()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +20,9 @@ from sae_widget.features import (
     prompt_features,
     top_contexts,
 )
-from sae_widget.fidelity import measure_fidelity
 from sae_widget.memory import check_memory, corpus_fits, free_memory
 from sae_widget.runner.large import LargeCorpus, first_parts
+from sae_widget.runner.predictions import Predictions, elsewhere, look_at
 from sae_widget.training import Trainer
 
 if TYPE_CHECKING:
@@ -31,17 +30,12 @@ if TYPE_CHECKING:
 
     from sae_widget.activations.base import Activations, LanguageModel
     from sae_widget.config import TrainConfig
-    from sae_widget.fidelity import Fidelity
     from sae_widget.sae.base import SAE
 
 SAMPLE = 4096
 """Tokens of the corpus on which statistics are taken while training goes on."""
 EXAMPLES = 20_000
 """Tokens of a corpus larger than the memory that are kept, for examples and statistics."""
-FIDELITY_TOKENS = 1024
-"""Tokens on which the language model's predictions are looked at: a second or so."""
-FIDELITY_LOGITS = 25_000_000
-"""And at most so many logits, so that a wide vocabulary takes no longer."""
 COUNTING = 250_000_000_000
 """Tokens times weights of the encoder, for the statistics of an SAE that came without: ten seconds or so."""
 
@@ -77,7 +71,7 @@ class Desk:
         self._trained: dict[Any, Shown] = {}
         self._before: dict[Any, Shown] = {}  # what was opened at a site before something was trained there
         self._shown: Shown | None = None
-        self._fidelity: tuple[SAE, Fidelity] | None = None
+        self._predictions: Predictions | None = None
         self.run = ""  # the name of the trainer's run
         self._version = 0
 
@@ -112,6 +106,8 @@ class Desk:
             raise ValueError("no language model is loaded yet")
         check_site(layer, hook_name, self.model.n_layer)
         self.prompt = get_activations(self.model, text, layer, hook_name, prepend_bos=prepend_bos)
+        if self._predictions is not None and self._predictions.of_prompt:
+            self._predictions = None
         moved = (layer, hook_name) != (self.layer, self.hook_name)
         if moved or prepend_bos != self.prepend_bos:
             self._counting = None
@@ -286,20 +282,36 @@ class Desk:
         self.show(Shown(sae, stats, source, skip, key, opened=key != self.run), keep=True)
 
     @property
-    def fidelity_of_shown(self) -> Fidelity | None:
-        """What the language model loses with the SAE on show, where that has been measured."""
-        known = self._fidelity
-        return known[1] if known is not None and self._shown is not None and known[0] is self._shown.sae else None
+    def predictions(self) -> Predictions | None:
+        """What is known of the language model with the SAE on show in it."""
+        known, shown = self._predictions, self._shown
+        here = known is not None and shown is not None and (known.sae, known.site) == (shown.sae, self.site)
+        return known if here else None
 
-    def measure_fidelity(self) -> None:
-        """Put the SAE on show into the language model, on the first texts that it was trained on."""
-        shown, read, model = self._shown, self._trained_on, self.model
-        if shown is None or read is None or model is None or not self.can_continue:
+    def look_at_predictions(self, corpus: str, n_tokens: int, text: str) -> Iterator[int]:
+        """Put the SAE on show into the language model, on the texts of its training or on those of the form.
+
+        Args:
+            corpus: as in ``read_training_data``, as the others are.
+            n_tokens: of a corpus.
+            text: of the box.
+
+        Yields:
+            Tokens read so far, where a corpus has to be read.
+        """
+        shown, model = self._shown, self.model
+        if shown is None or model is None or self.predictions is not None:
             return
-        some = FIDELITY_LOGITS // model.vocab_size  # a wide vocabulary takes its time
-        with contextlib.suppress(ValueError):  # no window has a second token
-            found = measure_fidelity(shown.sae, model, read, max_tokens=max(128, min(FIDELITY_TOKENS, some)))
-            self._fidelity = shown.sae, found
+        why_not, read = elsewhere(shown.sae, self.site), self.prompt
+        if self._trainer_read_here or (self.can_continue and not shown.opened):
+            read = self._trained_on
+        elif corpus != "text" and not why_not:
+            yield from self.read_training_data(corpus, n_tokens, text)
+            read = self.corpus
+        if why_not or read is None:
+            self._predictions = Predictions(shown.sae, self.site, why_not=why_not or "no text could be read")
+        else:
+            self._predictions = look_at(shown.sae, self.site, model, read, of_prompt=read is self.prompt)
 
     def forget_training(self) -> None:
         """Go back to the SAE that the site had before anything was trained."""

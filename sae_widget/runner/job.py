@@ -178,9 +178,8 @@ class TrainingLoop(Loop):
             self._say(self._status.phase, f"The SAE is trained on.{self._unsaved}", trouble=True)
 
     def _show_features(self) -> None:
-        features = self.desk.features()
-        fidelity = self.desk.fidelity_of_shown
-        self.publisher.post(features=features, fidelity=fidelity, history_tick=len(self._history or ()))
+        self.publisher.post(features=self.desk.features(), history_tick=len(self._history or ()))
+        self._show_predictions()
         if self._job is None or self._paused:
             self._look_for_examples()
 
@@ -203,14 +202,14 @@ class TrainingLoop(Loop):
         return True
 
     def _look_at_predictions(self) -> None:
-        """Measure, when nothing else is to be done, what the language model loses with the trained SAE."""
+        """Measure, when nothing else is to be done, what the language model loses with the SAE on show."""
         with self._cond:
             self._dirty["fidelity"] = time.monotonic()
 
-    def _do_fidelity(self) -> None:
-        if self._job is None:
-            self.desk.measure_fidelity()
-            self.publisher.post(fidelity=self.desk.fidelity_of_shown)
+    def _show_predictions(self) -> None:
+        found = self.desk.predictions
+        fidelity, why_not = (None, "") if found is None else (found.fidelity, found.why_not)
+        self.publisher.post(fidelity=fidelity, unmeasured=why_not)
 
     def _fail(self, fault: Exception) -> None:
         pane = "chart" if self._began else "controls" if self._job is not None else ""

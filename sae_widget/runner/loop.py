@@ -67,7 +67,7 @@ class Loop:
 
     def command(self, name: str) -> None:
         """Ask for one of ``COMMANDS``; it is carried out by the worker, soon."""
-        if name not in (*COMMANDS, "open", "follow"):  # a page cannot name a path
+        if name not in (*COMMANDS, "open", "follow"):  # these two come from Python alone
             raise ValueError(f"command must be one of {', '.join(COMMANDS)}, got {name!r}")
         if name == "cancel" and self._loading is not None:
             self._loading.cancel()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sae_widget.autosave import load_run
+from sae_widget.checkpoint import SaeFileError
 from sae_widget.checkpoint.base import unreadable
 from sae_widget.runs import EXPLORER, SavedExplorer, read_explorer
 from sae_widget.sae.base import SAE
@@ -29,6 +30,7 @@ class Opened:
     key: str  # and for the names of its features
     saved: SavedExplorer | None = None  # what an explorer that showed it wrote beside it
     anyway: bool = False  # show it even when it was trained on another model or place
+    typed: bool = False  # its folder was typed in the page, where what is wrong with it is said too
 
 
 def opened_from(source: Any) -> Opened:
@@ -44,11 +46,36 @@ def opened_from(source: Any) -> Opened:
     if not isinstance(source, (str, os.PathLike)):
         raise TypeError(f"sae must be an SAE or the folder of one, got {type(source).__name__}")
     folder = Path(source)
-    if "\0" in str(folder) or not folder.is_dir():
-        raise unreadable(f"No SAE could be read from {folder}", "there is no such folder")
+    why = _no_folder(folder)
+    if why:
+        raise unreadable(f"No SAE could be read from {folder}", why)
     sae, stats = load_run(folder)
     saved = read_explorer(folder) if (folder / EXPLORER).exists() else None
     return Opened(sae, stats, f"the SAE of {folder.name or folder.resolve().name}", str(folder), saved)
+
+
+def typed_folder(typed: str) -> Path:
+    """The folder that a person means by what was typed: ``~`` is home, and a notebook's own folder the beginning.
+
+    Raises:
+        SaeFileError: nothing was typed, or the home of somebody who is not known.
+    """
+    if not typed.strip():
+        raise SaeFileError("Type the folder of a saved SAE first. What is shown is kept.")
+    try:
+        return Path(typed.strip()).expanduser().absolute()
+    except RuntimeError as error:
+        raise unreadable(f"No SAE could be read from {typed.strip()}", "there is no such home folder") from error
+
+
+def _no_folder(path: Path) -> str:
+    """Why a path is not that of a folder, empty when it is."""
+    try:
+        if path.is_dir():
+            return ""
+        return "it is a file; give the folder that it lies in" if path.is_file() else "there is no such folder"
+    except OSError as error:  # too long, or in a folder that may not be looked into
+        return (error.strerror or str(error)).lower()
 
 
 def _from_python(sae: SAE) -> Opened:

@@ -7,11 +7,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sae_widget.autosave import saved_runs
+from sae_widget.checkpoint import SaeFileError
 from sae_widget.checkpoint.sites import mismatch, place_for, reading_notes, trained_on
 from sae_widget.runner.follow import FollowingLoop
 from sae_widget.runner.loop import DEBOUNCE, ended
+from sae_widget.runner.opened import opened_from, typed_folder
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from sae_widget.autosave import SavedRun
     from sae_widget.runner.opened import Opened
     from sae_widget.state import ExplorerState
@@ -21,17 +25,55 @@ REPLACED = ("restore", "load_anyway", "keep")
 
 
 class OpeningLoop(FollowingLoop):
-    """The part of the runner that opens."""
+    """The part of the runner that opens.
 
-    def __init__(self, state: ExplorerState, *, polled: bool = False) -> None:
+    Args:
+        state: of the explorer.
+        polled: as ``Publisher`` takes it.
+        expect: told the names that features of an SAE have, with the SAE's key, before it is shown.
+    """
+
+    def __init__(
+        self,
+        state: ExplorerState,
+        *,
+        polled: bool = False,
+        expect: Callable[[str, dict[int, str]], None] | None = None,
+    ) -> None:
+        self._expect = expect
         self._asked: Opened | None = None
         self._waiting: Opened | None = None  # for a word: it was trained on something else
         super().__init__(state, polled=polled)
 
     def open(self, opened: Opened) -> None:
         """Ask for an SAE to be shown."""
-        self._asked = opened
+        self._take_opened(opened)
         self.command("open")
+
+    def _take_opened(self, opened: Opened) -> None:
+        if self._expect is not None:
+            self._expect(opened.key, opened.saved.names if opened.saved else {})
+        self._asked = opened
+
+    def _do_show(self) -> None:
+        """Show the SAE of the folder that was typed in the page."""
+        if self._training_is_on("SAE that is shown"):
+            return
+        self._offer()  # whatever waited for a word waits no more
+        self._say("reading", "Opening a saved SAE")
+        try:
+            opened = opened_from(typed_folder(self.state.folder))
+        except (SaeFileError, ValueError, TypeError) as fault:
+            self._refuse(ended(fault), typed=True)
+            return
+        self._take_opened(replace(opened, typed=True))
+        self._do_open()
+
+    def _refuse(self, said: str, *, typed: bool) -> None:
+        """Say why an SAE is not shown, at the box too when its folder was typed there."""
+        self._say("ready", said, trouble=True)
+        if typed:
+            self._fault(said, "folder")
 
     def _do_open(self) -> None:
         opened, desk, state = self._asked, self.desk, self.state
@@ -42,7 +84,7 @@ class OpeningLoop(FollowingLoop):
         sae, model = opened.sae, desk.model
         elsewhere = mismatch(sae, model.name, state.layer, state.hook_name)
         if sae.d_in != model.d_in:
-            self._say("ready", self._other_width(opened), trouble=True)
+            self._refuse(self._other_width(opened), typed=opened.typed)
             return
         place, bos = place_for(sae, model.n_layer, state.layer, state.hook_name), state.prepend_bos
         if mismatch(sae, model.name, *place) is None:
@@ -54,7 +96,7 @@ class OpeningLoop(FollowingLoop):
             self._ask(opened, str(elsewhere))
             return
         if not self._read_where_the_form_says():
-            self._say("ready", f"{self._status.message} The SAE was not loaded.", trouble=True)
+            self._refuse(f"{self._status.message} The SAE was not loaded.", typed=opened.typed)
             return
         made = f", though trained on {trained_on(sae)}" if elsewhere else ""
         desk.open(sae, opened.stats, f"{opened.words}, {desk.site_words}{made}", opened.key, anyway=opened.anyway)
@@ -67,7 +109,7 @@ class OpeningLoop(FollowingLoop):
         self._waiting = opened
         words = f"{elsewhere[:1].upper()}{ended(elsewhere[1:])} What is shown is kept"
         said = f"{words}; Load anyway (in Python: anyway=True) shows it, but its features may mean nothing here."
-        self._say("ready", said, trouble=True)
+        self._refuse(said, typed=opened.typed)
 
     def _other_width(self, opened: Opened) -> str:
         model = self.desk.model
@@ -99,27 +141,53 @@ class OpeningLoop(FollowingLoop):
 
     def _do_statistics(self) -> None:
         """Take the statistics of an SAE that came without; whatever a person asks for comes first."""
-        shown, said = self.desk.shown, self._status
+        shown = self.desk.shown
         if shown is None or shown.stats is not None:
             return
         if self._job is not None:
             self._postponed.add("statistics")
             return
-        told = f"{said.message} Counting what its features do."
-        self._say(said.phase, told, trouble=said.trouble)
+        pieces = self.desk.take_statistics(*self._examples())
         try:
-            for _ in self.desk.take_statistics(*self._examples()):
-                with self._cond:
-                    if self._poked or self._next():
-                        self._dirty.setdefault("statistics", time.monotonic() + DEBOUNCE)
-                        return
+            if not self._aside("statistics", "Counting what its features do.", pieces):
+                return
         except (ValueError, OSError) as fault:
             self.desk.drop_corpus()
             self._fault(f"There are no statistics of this SAE: {ended(fault)}", "health")
             return
-        finally:
-            self._say(said.phase, said.message, trouble=said.trouble)
         self._show_features()
+
+    def _do_fidelity(self) -> None:
+        """Find out what the language model loses with the SAE on show; whatever a person asks for comes first."""
+        state = self.state
+        if self._job is not None:
+            return
+        pieces = self.desk.look_at_predictions(state.corpus, state.corpus_tokens, state.text)
+        try:
+            if not self._aside("fidelity", "Measuring what the model loses with it.", pieces):
+                return
+        except (ValueError, OSError) as fault:
+            self.desk.drop_corpus()
+            self.publisher.post(fidelity=None, unmeasured=str(fault))
+            return
+        self._show_predictions()
+
+    def _aside(self, what: str, words: str, pieces: Iterator[int]) -> bool:
+        """Do pieces of work that nobody has asked for, with words about them; whether that came to its end."""
+        said, told = self._status, False
+        try:
+            for _ in pieces:
+                if not told:
+                    self._say(said.phase, f"{said.message} {words}", trouble=said.trouble)
+                told = True
+                with self._cond:
+                    if self._poked or self._next():
+                        self._dirty.setdefault(what, time.monotonic() + DEBOUNCE)
+                        return False
+        finally:
+            if told:
+                self._say(said.phase, said.message, trouble=said.trouble)
+        return True
 
     def _show_features(self) -> None:
         super()._show_features()
@@ -127,8 +195,10 @@ class OpeningLoop(FollowingLoop):
         if shown is not None and shown.stats is None:
             with self._cond:
                 self._dirty["statistics"] = time.monotonic()
-        else:
-            self._fault("", "health")
+            return
+        self._fault("", "health")
+        if self.desk.opened is not None and self.desk.predictions is None:
+            self._look_at_predictions()
 
     def _examples(self) -> tuple[str, int, str]:
         """The corpus from which examples and statistics are taken, as ``Desk.read_training_data`` wants it."""
@@ -165,6 +235,7 @@ class OpeningLoop(FollowingLoop):
         offers, desk = [name for name in more if name], self.desk
         if "load_anyway" not in offers:
             self._waiting = None
+            self._fault("", "folder")
             if "cancel" not in offers and desk.model is not None and (desk.trainer is None or desk.opened):
                 runs = self._saved_here()
                 if runs and (desk.shown is None or desk.shown.key != runs[0].path.name):
@@ -174,4 +245,5 @@ class OpeningLoop(FollowingLoop):
     def _withdraw(self) -> None:
         """Offer no more what a training that begins replaces."""
         self._waiting = None
+        self._fault("", "folder")
         self.publisher.post(offers=tuple(offer for offer in self.state.offers if offer not in REPLACED))

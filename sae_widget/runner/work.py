@@ -27,9 +27,9 @@ POLLED = " Here a page sees no news from threads, so this one asks for them: kee
 class Runner(OpeningLoop):
     """Turns the inputs of a state into its results: model, text, training, feature card."""
 
-    def __init__(self, state: ExplorerState, *, polled: bool = False) -> None:
+    def __init__(self, state: ExplorerState, *, polled: bool = False, **more: Any) -> None:
         self._unsaid = POLLED if polled else ""
-        super().__init__(state, polled=polled)
+        super().__init__(state, polled=polled, **more)
 
     def _prepare(self) -> None:
         leave_one_core()
@@ -134,6 +134,8 @@ class Runner(OpeningLoop):
                 self._fault(f"No examples can be shown: {ended(fault)}", "card")
         if self.desk.has_examples(*wanted):
             self._fault("", "card")
+            if self.desk.predictions is None:
+                self._look_at_predictions()  # its texts are there
         began = time.monotonic()
         self.publisher.post(card=self.desk.card(feature))
         if self._job is not None and not self._paused:

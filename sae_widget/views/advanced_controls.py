@@ -20,12 +20,15 @@ PRECISIONS = (("Automatic", "auto"), ("float32: exact", "float32"), ("bfloat16: 
 HELP = {
     "matryoshka_levels": "Nested sets of features, each half as large as the next; every one must reconstruct alone",
     "bandwidth": "Width of the window around a threshold in which it learns: wider is steadier, narrower more exact",
+    "start_firing": "Share of tokens on which a feature fires at the start; with few, fewer features learn the same",
     "lr_schedule": "How the learning rate changes over the run",
     "resample_every": "Steps after which dead features start again from the tokens that are reconstructed worst",
     "validation_share": "Share of the text that is not trained on, to measure on what was never seen",
     "max_norm_multiple": "Tokens with a far larger activation than others rule the loss: leave them out above this",
     "precision": "How exact matrix products are; automatic takes bfloat16 where it was measured to be faster",
 }
+OWN = ("matryoshka_levels", "bandwidth", "start_firing")
+"""Settings that are there with their kinds alone."""
 SHOWN, HIDDEN = "Hide advanced settings", "Advanced settings"
 
 
@@ -39,11 +42,12 @@ class AdvancedControls:
         hints: dict[str, Callable[[], str]] = {
             "matryoshka_levels": lambda: "nested sets, each half of the next",
             "bandwidth": lambda: "wider learns more steadily",
+            "start_firing": self._start_words,
             "resample_every": self._resample_words,
             "validation_share": self._validation_words,
             "max_norm_multiple": self._norm_words,
         }
-        labels = ("Levels", "Bandwidth", "Revive after", "Held out", "Norm limit")
+        labels = ("Levels", "Bandwidth", "Start share", "Revive after", "Held out", "Norm limit")
         self.entries = {
             name: setting(
                 pane,
@@ -74,7 +78,7 @@ class AdvancedControls:
         settings = self.state.settings
         own = ARCHITECTURES[settings.architecture]
         for name, entry in self.entries.items():
-            if name in ("matryoshka_levels", "bandwidth"):
+            if name in OWN:
                 entry.box.layout.display = "" if name in own else "none"
             entry.draw()
         for name, chooser in self.lists.items():
@@ -94,6 +98,13 @@ class AdvancedControls:
 
     def _choose(self, name: str, value: Any) -> None:
         self.state.settings = self.state.settings.changed(**{name: value})
+
+    def _start_words(self) -> str:
+        settings = self.state.settings
+        if not settings.tied_init or not settings.l1_coefficient:
+            return "not used: this recipe starts without it"
+        share = settings.start_firing
+        return f"each fires on {100 * share:.3g}% of the tokens at first" if share else "0: about half of the tokens"
 
     def _resample_words(self) -> str:
         every = self.state.settings.resample_every

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import ipywidgets as W
 
+from sae_widget.views.open_controls import OpenControls
 from sae_widget.views.pane import Pane
 from sae_widget.views.source_controls import SourceControls
 from sae_widget.views.train_controls import TrainControls
@@ -19,14 +20,16 @@ class Controls(Pane):
     reads = (
         *("model", "text", "layer", "hook_name", "prepend_bos", "corpus", "corpus_tokens", "settings"),
         *("refused", "language_model", "activations", "features", "history", "status", "faults"),
+        *("folder", "offers"),
         *("weights", "layout", "rows", "measure"),  # a preset sets them too
     )
     pace: ClassVar[dict[str, float]] = {"status": 0.4}  # as the status line, so that both say the same
 
     def build_content(self) -> list[W.Widget]:
-        """The two halves of the form."""
+        """The parts of the form."""
         self.source = SourceControls(self)
         self.training = TrainControls(self, self.source.take_draft)
+        self.opening = OpenControls(self)
         parts = [
             *self.source.widgets,
             _heading("The autoencoder"),
@@ -34,6 +37,8 @@ class Controls(Pane):
             _heading("Its training"),
             *self.training.recipe_widgets,
             *self.training.action_widgets,
+            _heading("Or show a saved one"),
+            *self.opening.widgets,
         ]
         form = W.VBox(parts, layout=W.Layout(width="100%", min_width="0"))
         form.add_class("sae-form")
@@ -43,6 +48,7 @@ class Controls(Pane):
         """Bring every field to what the state says."""
         self.source.draw()
         self.training.draw()
+        self.opening.draw()
 
     def urgent(self, change: Any) -> bool:
         """Buttons follow the phase at once; progress can wait a moment."""

@@ -42,7 +42,10 @@ class HealthRow(Pane):
 
     name = "health"
     question = "Is it any good?"
-    reads = ("features", "history", "history_tick", "status", "activations", "settings", "fidelity", "faults")
+    reads = (
+        *("features", "history", "history_tick", "status", "activations", "settings"),
+        *("fidelity", "unmeasured", "faults"),
+    )
     pace: ClassVar[dict[str, float]] = {"history_tick": 0.5, "status": 0.5}
     counts_in_head = False
 
@@ -59,7 +62,7 @@ class HealthRow(Pane):
         cards = [] if numbers is None else health_cards(numbers, share)
         stats = self.state.features.stats if self.state.features is not None else None
         with self.row.hold_sync():
-            self.row.facts = [] if numbers is None else health_facts(numbers, self._fidelity())
+            self.row.facts = [] if numbers is None else health_facts(numbers, *self._fidelity())
             self.row.bars = frequency_bars(stats.frequency) if stats is not None else []
             self.row.cards = [asdict(card) for card in cards]
             self.row.empty = "" if cards else NOTHING_YET
@@ -70,9 +73,9 @@ class HealthRow(Pane):
         """A status matters here when its phase changes."""
         return change.name == "status" and change.old.phase != change.new.phase
 
-    def _fidelity(self) -> Any:
-        """That of the SAE that is shown; it says nothing of one that is being trained."""
-        return None if runs(self.state) else self.state.fidelity
+    def _fidelity(self) -> tuple[Any, str]:
+        """That of the SAE that is shown, or why there is none; it says nothing of one that is being trained."""
+        return (None, "") if runs(self.state) else (self.state.fidelity, self.state.unmeasured)
 
     def _first_share(self, activations: Activations | None) -> float:
         if self._share_of is not activations or activations is None:

@@ -142,12 +142,13 @@ def _dead(numbers: Numbers) -> Card:
     )
 
 
-def health_facts(numbers: Numbers, fidelity: Any = None) -> tuple[tuple[str, str, str], ...]:
+def health_facts(numbers: Numbers, fidelity: Any = None, unmeasured: str = "") -> tuple[tuple[str, str, str], ...]:
     """What else is measured, ``(label, value, what it means)``; what is not known is left out.
 
     Args:
         numbers: what was measured.
         fidelity: what the language model loses when it reads the reconstruction (``sae_widget.fidelity``), or None.
+        unmeasured: why that cannot be known, as the end of a sentence.
     """
     found = []
     if not math.isnan(numbers.validation):
@@ -172,6 +173,9 @@ def health_facts(numbers: Numbers, fidelity: Any = None) -> tuple[tuple[str, str
             "How far the next-token distribution moves: mean over tokens of Σ p log(p / q), in nats; 0 is not at all"
         )
         found.append(("KL", f"{fidelity.kl:.2g}", means))
+    elif unmeasured:
+        means = "How much of the language model's skill is left when it reads the reconstruction"
+        found.append((f"CE recovered and KL are not measured: {unmeasured.rstrip('.')}.", "", means))
     return tuple(found)
 
 

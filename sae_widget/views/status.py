@@ -12,7 +12,7 @@ from sae_widget.state import OFFERS
 from sae_widget.views.base import read_static
 from sae_widget.views.pane import Pane
 from sae_widget.views.selection import GuardedWidget
-from sae_widget.views.words import progress_words, share_done
+from sae_widget.views.words import OFFER_WORDS, progress_words, share_done
 
 PHASE_WORDS = {
     "starting": "Starting",
@@ -24,14 +24,6 @@ PHASE_WORDS = {
     "stopping": "Stopping",
     "failed": "Failed",
     "closed": "Closed",
-}
-OFFER_WORDS = {
-    "retry": ("Try again", "Do the last thing that failed once more"),
-    "cancel": ("Cancel", "Give up loading and keep the model that is there"),
-    "restore": ("Restore the last trained SAE", "Take back what was being trained when the kernel ended"),
-    "load_gpt2": ("Load GPT-2 (548 MB)", "Download GPT-2 small from the Hugging Face hub"),
-    "load_anyway": ("Load anyway", "Show the SAE on what is read here, though it was trained on something else"),
-    "keep": ("Keep what is here", "Leave the other SAE alone and go on with what is shown"),
 }
 GONE_AFTER = 7.0
 """Seconds without a heartbeat after which the page says that no kernel answers; a beat comes every two."""

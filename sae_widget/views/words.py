@@ -1,8 +1,18 @@
-"""Progress in words, as the status line and the form show it."""
+"""What the status line and the form both say: progress, and the buttons that are offered."""
 
 from __future__ import annotations
 
 from sae_widget.state import Status
+
+OFFER_WORDS = {
+    "retry": ("Try again", "Do the last thing that failed once more"),
+    "cancel": ("Cancel", "Give up loading and keep the model that is there"),
+    "restore": ("Restore the last trained SAE", "Take back what was being trained when the kernel ended"),
+    "load_gpt2": ("Load GPT-2 (548 MB)", "Download GPT-2 small from the Hugging Face hub"),
+    "load_anyway": ("Load anyway", "Show the SAE on what is read here, though it was trained on something else"),
+    "keep": ("Keep what is here", "Leave the other SAE alone and go on with what is shown"),
+}
+"""Offer -> what its button says, and what it does."""
 
 
 def share_done(status: Status) -> float:

@@ -16,7 +16,7 @@ elsewhere = StandardSAE(**parts, metadata=told)
 
 
 def test_an_sae_of_another_model_is_shown_after_a_word(lab: Lab) -> None:
-    """F57"""
+    """F53, F57: asked for in a cell, and in the page with the keyboard alone."""
     nb = lab.open([cell()])
     nb.run_cell(0)
     page = ExplorerPage(nb)
@@ -29,9 +29,25 @@ def test_an_sae_of_another_model_is_shown_after_a_word(lab: Lab) -> None:
     assert not page.button("Load anyway").is_visible()
     assert nb.run_code("print(explorer.sae.d_sae)").strip() != "40"
 
-    nb.run_code("explorer.show(elsewhere)")
-    page.press("Load anyway")
+    nb.run_code("from sae_widget import save_sae\nsave_sae(elsewhere, 'runs/elsewhere')")
+    form = page.pane("controls")
+    field = nb.scroll_into_view(form.get_by_label("folder of a saved SAE"))
+    assert page.button("Show").is_disabled()
+    field.fill("runs/elsewhre")
+    field.press("Tab")  # leaving the field asks for nothing
+    assert page.button("Show").evaluate("(button) => button === document.activeElement")
+    page.button("Show").press("Enter")
+    form.get_by_text("runs/elsewhre: there is no such folder.").wait_for()
+    form.get_by_text("Now:").wait_for(state="detached")
+    assert field.get_attribute("aria-invalid") == "true"
+    field.fill("runs/elsewhere")
+    field.press("Enter")
+    form.get_by_text("This SAE was trained on gpt2 resid_pre 8, the explorer reads bundled").wait_for()
+    nb.screenshot("folder-question")
+    form.get_by_role("button", name="Load anyway").press("Enter")
     page.pane("status").get_by_text("though trained on gpt2 resid_pre 8: 40 features.").wait_for()
+    form.get_by_text("Now: the SAE of elsewhere").wait_for()
+    assert field.get_attribute("aria-invalid") == "false"
     page.wait("bars", "bars", "value === '40'")
     page.wait_selected(page.click_bar(0))
     assert page.button("Continue").is_enabled()

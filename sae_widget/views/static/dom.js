@@ -52,6 +52,12 @@ async function nameParts(root, signal) {
   }
 }
 
+// A lone surrogate (half of an emoji) cannot travel; the character for "unknown" takes its place.
+function wellFormed(text) {
+  if (text.toWellFormed) return text.toWellFormed();
+  return text.replace(/[\uD800-\uDBFF](?![\uDC00-\uDFFF])|(?<![\uD800-\uDBFF])[\uDC00-\uDFFF]/g, "\uFFFD");
+}
+
 // Draw now and whenever one of the traits changes.
 function drawOn(model, names, draw, signal) {
   for (const name of names) model.on(`change:${name}`, draw);

@@ -80,9 +80,3 @@ export default {
     signal.addEventListener("abort", () => clearTimeout(timer));
   },
 };
-
-// A lone surrogate (half of an emoji) cannot travel; the character for "unknown" takes its place.
-function wellFormed(text) {
-  if (text.toWellFormed) return text.toWellFormed();
-  return text.replace(/[\uD800-\uDBFF](?![\uDC00-\uDFFF])|(?<![\uD800-\uDBFF])[\uDC00-\uDFFF]/g, "\uFFFD");
-}
