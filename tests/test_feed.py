@@ -148,7 +148,7 @@ class TestBlocks:
         assert str(feed.left_out()) == "20 of the 200 tokens read so far left out: 20 first positions."
         epochs = []
         for _ in range(3):
-            batches = [feed.next() for _ in range(36)]
+            batches = [(x.clone(), position) for x, position in (feed.next() for _ in range(36))]  # x is one buffer
             rows = [name for x, _ in batches for name in names(x)]
             assert len(set(rows)) == 540
             for number in range(3):  # twelve batches are of four blocks

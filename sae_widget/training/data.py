@@ -129,7 +129,7 @@ class Gathered:
     def take(self, chosen: np.ndarray) -> torch.Tensor:
         """The rows of these numbers, good until the next call. ``[n_chosen, d_in]``."""
         if self._rows.shape[0] != len(chosen):
-            self._rows = torch.empty(len(chosen), self._values.shape[1])
+            self._rows = torch.empty(len(chosen), self._values.shape[1], dtype=torch.float32)
             self._array = self._rows.numpy()
         # One thread copies as fast as memory is, and waits for no other; "clip" writes without a second buffer.
         self._values.take(chosen, 0, self._array, "clip")

@@ -151,7 +151,7 @@ def _by_order(pre: torch.Tensor, k: int, out: torch.Tensor, scratch: torch.Tenso
 @lru_cache(maxsize=1)
 def sorting_is_fast() -> bool:
     """Whether numpy sorts short rows faster than torch finds their largest, measured once (a millisecond)."""
-    rows = torch.randn(128, 64, generator=torch.Generator().manual_seed(0))
+    rows = torch.randn(128, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
     by_numpy, by_torch = seconds_of(lambda: np.sort(rows.numpy(), axis=1), lambda: rows.topk(4, dim=-1, sorted=False))
     return by_numpy < by_torch
 
@@ -161,7 +161,7 @@ def dividing_is_fast(dtype: torch.dtype, device: str = "cpu") -> bool:
     """Whether numpy divides rows by their k-th largest faster than torch finds these, measured once (10 ms)."""
     if device != "cpu":
         return False
-    rows = torch.randn(128, 2048, generator=torch.Generator().manual_seed(0)).to(dtype)
+    rows = torch.randn(128, 2048, generator=torch.Generator().manual_seed(0), dtype=torch.float32).to(dtype)
     bits = rows.view(BITS[dtype]).numpy()
     divided = Divided(128, 2048, 32, bits.dtype)
     by_numpy, by_torch = seconds_of(lambda: divided.places(bits), lambda: rows.topk(32, dim=-1, sorted=False))

@@ -56,8 +56,9 @@ def multiplying_is_fast(device: str = "cpu") -> bool:
     if device != "cpu":
         return False
     g = torch.Generator().manual_seed(0)
-    rows, out = torch.randn(2048, 512, generator=g), torch.empty(2048, 512)
-    index, weight = torch.randint(2048, (2048 * 16,), generator=g), torch.rand(2048 * 16, generator=g)
+    rows, out = torch.empty(2, 2048, 512, dtype=torch.float32).normal_(generator=g)
+    index = torch.randint(2048, (2048 * 16,), generator=g)
+    weight = torch.ones_like(index, dtype=torch.float32)
     starts = torch.arange(0, len(index) + 1, 16)
     try:
         with warnings.catch_warnings():

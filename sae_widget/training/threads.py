@@ -32,7 +32,8 @@ def threads_for(batch_size: int, d_in: int, d_sae: int) -> int:
 def _several_are_faster(count: int, bits: int) -> bool:
     """Whether ``count`` threads multiply ``2^(bits - 1)`` pairs of numbers faster than one."""
     rows = max(16, 2 ** (bits - 1) // (256 * 512))
-    left, right, out = torch.ones(rows, 256), torch.ones(256, 512), torch.empty(rows, 512)
+    shapes = (rows, 256), (256, 512), (rows, 512)
+    left, right, out = (torch.ones(shape, dtype=torch.float32) for shape in shapes)
 
     def product(threads: int) -> None:
         with using(threads):
