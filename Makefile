@@ -29,7 +29,7 @@ lab: $(VENV)/.installed-lab  ## open the quickstart in JupyterLab (PORT=8888, AR
 	$(PY) -m sae_widget lab --port $(PORT) $(ARGS) $(NOTEBOOK)
 
 # What the later parts need is fetched while the first one runs; a fault in either ends it all.
-test:  ## run every test that belongs to a change (about a quarter of an hour on two cores)
+test:  ## run every test that belongs to a change (fifteen to twenty minutes on two cores, the first time)
 	@$(MAKE) --no-print-directory $(VENV)/.installed-test
 	@$(MAKE) --no-print-directory -j 2 test-fast $(PEERS)/.installed chromium
 	@$(MAKE) --no-print-directory test-peers test-browser
