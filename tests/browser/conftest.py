@@ -22,7 +22,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def lab_session() -> Iterator[Lab]:
-    lab = Lab()
+    lab = Lab(warm=True)
     yield lab
     lab.close()
 

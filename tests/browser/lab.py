@@ -1,6 +1,6 @@
 """A real JupyterLab with a real Chromium, for tests and benchmarks that look at the page.
 
-One server and one browser serve a whole session; every notebook gets its own browser context, workspace and
+One server and one browser, with its cache, serve a whole session; every notebook gets its own page, workspace and
 kernel. Nothing here sleeps: each wait is for something that the page or the kernel says.
 """
 
@@ -10,10 +10,11 @@ import json
 import uuid
 from pathlib import Path
 
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import BrowserContext, sync_playwright
 
 from tests.browser.page import DARK, LIGHT, NotebookPage
 from tests.browser.server import LabServer
+from tests.browser.warm import WARM
 
 __all__ = ["DARK", "LIGHT", "Lab", "NotebookPage"]
 
@@ -27,18 +28,26 @@ CHROMIUM_FLAGS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    # No name and no address but the server's: nothing can leave the machine. Playwright's ``route`` would do it too,
+    # but switches the cache off, and every page would fetch and compile the whole of JupyterLab again.
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 ]
 
 
 class Lab:
     """One server and one browser; ``open`` gives a notebook in a page of its own."""
 
-    def __init__(self, env: dict[str, str] | None = None) -> None:
+    def __init__(self, env: dict[str, str] | None = None, *, warm: bool = False) -> None:
+        self.warm = warm  # whether kernels import what is heavy while their page loads, unless ``open`` says otherwise
         self.server = LabServer(env)
         try:
             self._playwright = sync_playwright().start()
             path = str(CHROMIUM) if CHROMIUM.exists() else None
-            self.browser: Browser = self._playwright.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
+            # A profile of its own in a new folder: only with one does Chromium keep the code that it has compiled.
+            profile = self.server.home / "chromium"
+            self.context: BrowserContext = self._playwright.chromium.launch_persistent_context(
+                profile, executable_path=path, args=CHROMIUM_FLAGS
+            )
         except BaseException:
             self.server.close()
             raise
@@ -52,12 +61,16 @@ class Lab:
         width: int = 1400,
         height: int = 1000,
         wait_kernel: bool = True,
+        warm: bool | None = None,
     ) -> NotebookPage:
         """A notebook with these code cells (or a copy of a notebook file), ready to run."""
+        warm = self.warm if warm is None else warm
         notebook = cells.read_text(encoding="utf-8") if isinstance(cells, Path) else _notebook(cells)
-        name = f"nb-{uuid.uuid4().hex[:10]}.ipynb"
+        name = f"{WARM if warm else 'nb-'}{uuid.uuid4().hex[:10]}.ipynb"
         (self.server.root / name).write_text(notebook, encoding="utf-8")
         self.server.setting("apputils-extension/themes", {"theme": theme})
+        if warm:
+            self.server.start_kernel(name)
         page = NotebookPage(self, name, width=width, height=height)
         self._open.append(page)
         page.load(wait_kernel=wait_kernel)
@@ -73,7 +86,7 @@ class Lab:
         """End the browser, then the server."""
         try:
             self.close_pages()
-            self.browser.close()
+            self.context.close()
             self._playwright.stop()
         finally:
             self.server.close()

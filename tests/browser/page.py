@@ -8,7 +8,7 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from playwright.sync_api import ConsoleMessage, Error, Locator, Page, Route, TimeoutError
+from playwright.sync_api import ConsoleMessage, Error, Locator, Page, Request, TimeoutError, ViewportSize
 
 from tests.browser.server import REPOSITORY
 
@@ -55,32 +55,31 @@ _OUTPUTS = "(index) => window.notebookPanel().content.widgets[index].model.outpu
 
 
 class NotebookPage:
-    """A notebook in its own browser context. ``page`` is playwright's page, for everything not named here."""
+    """A notebook in a page and a workspace of its own. ``page`` is playwright's page, for everything not named here."""
 
     def __init__(self, lab: Lab, name: str, *, width: int, height: int) -> None:
         self.lab, self.name = lab, name
         self.workspace = f"w{uuid.uuid4().hex[:10]}"
-        self.context = lab.browser.new_context(viewport={"width": width, "height": height})
+        self.size = ViewportSize(width=width, height=height)
         self.errors: list[str] = []  # what the page's console called an error
-        self.external: list[str] = []  # requests that wanted to leave the machine; all were refused
-        self.context.add_init_script(_PANEL)
-        self.context.route("**/*", self._route)
+        self.external: list[str] = []  # requests that wanted to leave the machine; the browser refuses them all
+        self._pages: list[Page] = []
         self.page: Page = self._new_page()
 
     def _new_page(self) -> Page:
-        page = self.context.new_page()
+        page = self.lab.context.new_page()
+        self._pages.append(page)
+        page.set_viewport_size(self.size)
+        page.add_init_script(_PANEL)
         page.set_default_timeout(30_000)
+        page.on("request", self._request)
         page.on("console", self._console)
         page.on("pageerror", lambda error: self.errors.append(f"uncaught: {error}"))
         return page
 
-    def _route(self, route: Route) -> None:
-        url = route.request.url
-        if url.startswith((self.lab.server.url, "data:", "blob:")):
-            route.continue_()
-        else:
-            self.external.append(url)
-            route.abort()
+    def _request(self, request: Request) -> None:
+        if not request.url.startswith((self.lab.server.url, "data:", "blob:")):
+            self.external.append(request.url)
 
     def _console(self, message: ConsoleMessage) -> None:
         text = f"{message.text} ({message.location.get('url', '')})"
@@ -265,4 +264,5 @@ class NotebookPage:
         """End the kernel and close the page."""
         with contextlib.suppress(Error):  # the page may be gone; the server's end takes the kernel with it
             self.page.evaluate("() => window.notebookPanel().sessionContext.shutdown()")
-        self.context.close()
+        for page in self._pages:
+            page.close()

@@ -17,6 +17,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from tests.browser.warm import STARTUP
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -56,15 +58,30 @@ class LabServer:
         self._wait_until_up()
 
     def _settings(self) -> None:
-        """No news, no questions, no side panels that take room."""
+        """No news, no questions, no side panels that take room, no look at whether JupyterLab should be built again."""
         self.setting("apputils-extension/notification", {"fetchNews": "false", "checkForUpdates": False})
         self.setting("docmanager-extension/plugin", {"autosave": False})
+        page = self.home / "config" / "labconfig" / "page_config.json"
+        page.parent.mkdir()
+        page.write_text(json.dumps({"buildAvailable": False, "buildCheck": False}), encoding="utf-8")
+        startup = self.home / "ipython" / "profile_default" / "startup"
+        startup.mkdir(parents=True)
+        (startup / "00-warm.py").write_text(STARTUP, encoding="utf-8")
 
     def setting(self, name: str, values: dict[str, Any]) -> None:
         """Write a setting of JupyterLab's, for the pages that are loaded from now on."""
         path = self.home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(values), encoding="utf-8")
+
+    def start_kernel(self, notebook: str) -> None:
+        """Start the kernel of a notebook that no page has opened yet; the page will find it by the notebook's path."""
+        session = {"path": notebook, "name": notebook, "type": "notebook", "kernel": {"name": "python3"}}
+        # Against forged requests the server wants one value twice, as a cookie and as a header; any will do.
+        headers = {"Content-Type": "application/json", "Cookie": "_xsrf=aa", "X-XSRFToken": "aa"}
+        asked = urllib.request.Request(f"{self.url}/api/sessions", json.dumps(session).encode(), headers)
+        with urllib.request.urlopen(asked, timeout=60) as answer:
+            assert answer.status == 201, f"the server did not start a kernel: {answer.status}"
 
     def _environment(self, more: dict[str, str]) -> dict[str, str]:
         env = {k: v for k, v in os.environ.items() if not k.startswith(("JUPYTER", "OMP_NUM", "PYTEST"))}

@@ -9,7 +9,7 @@ NOTEBOOK = REPOSITORY / "notebooks" / "00_quickstart.ipynb"
 
 
 def test_quickstart_runs(lab: Lab) -> None:
-    nb = lab.open(NOTEBOOK)
+    nb = lab.open(NOTEBOOK, warm=False)
     nb.run_all()
     pane = nb.page.locator("[data-pane='bars']").first
     nb.wait_attribute(pane, "data-bars", "Number(value) > 0", 60)
