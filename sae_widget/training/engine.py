@@ -241,21 +241,21 @@ class Engine:
 
     def _shares(self, x: torch.Tensor, position: torch.Tensor, n: int) -> tuple[float, float | None]:
         """Explained variance of the batch without position 0; and with it, when the batch is all there is."""
-        everything, error = n == self.feed.n_tokens, first(self.work.error, x.shape[0])
+        everything = n == self.feed.n_tokens
         if self.config.skip_first:
-            share = self._share(x, error)
+            share = self._share(x)
             return share, share if everything else None
-        rest = position != 0
+        rest, error = position != 0, first(self.work.error, x.shape[0])
         if self.mesh.size > 1:
             behind = joint_share(self.mesh, x[rest], error[rest])
         else:
             behind = share_of_error(x[rest], error[rest])
-        return behind, self._share(x, error) if everything else None
+        return behind, self._share(x) if everything else None
 
-    def _share(self, x: torch.Tensor, error: torch.Tensor) -> float:
+    def _share(self, x: torch.Tensor) -> float:
         """Explained variance of the rows of this step."""
         if self.mesh.size > 1:
-            return joint_share(self.mesh, x, error)
+            return joint_share(self.mesh, x, first(self.work.error, x.shape[0]))
         return variance_share(self.work.squared_error(x.shape[0]), *self.work.spread(x))
 
     def _joint(self, losses: Losses, n_mine: int, n: int) -> Losses:

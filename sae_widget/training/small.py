@@ -7,7 +7,7 @@ to rounding.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -24,17 +24,28 @@ if TYPE_CHECKING:
 SMALL = 2**16  # activations of a batch: with more, torch's threads and vector instructions win
 
 
+class Tensors(NamedTuple):
+    """The first rows of a workspace's buffers."""
+
+    pre: torch.Tensor
+    acts: torch.Tensor
+    scratch: torch.Tensor
+    error: torch.Tensor
+    target: torch.Tensor
+
+
 class Buffers:
     """The buffers of a workspace as arrays over the same memory."""
 
     def __init__(self, work: SmallWorkspace, n: int) -> None:
-        self.pre, self.acts, self.scratch, self.error, self.target = (
-            first(buffer, n).numpy() for buffer in (work.pre, work.acts, work.scratch, work.error, work.target)
+        self.tensors = Tensors(
+            *(first(buffer, n) for buffer in (work.pre, work.acts, work.scratch, work.error, work.target))
         )
+        self.pre, self.acts, self.scratch, self.error, self.target = (tensor.numpy() for tensor in self.tensors)
         self.flat_error, self.flat_target = self.error.reshape(-1), self.target.reshape(-1)
         self.fires = np.empty_like(self.acts)  # 1 where a feature fires, 0 elsewhere
         self.ones, self.wide = np.ones(n, np.float32), np.ones(work.d_sae, np.float32)
-        self.acts_t, self.scratch_t = first(work.acts, n).t(), first(work.scratch, n).t()
+        self.acts_t, self.scratch_t = self.tensors.acts.t(), self.tensors.scratch.t()
 
 
 class Arrays:
@@ -92,6 +103,19 @@ class SmallWorkspace(DenseWorkspace):
         total = size - float(np.dot(summed, summed)) / n
         return (total, size) if total > CANCELS * size else super().spread(x)
 
+    def forward(self, x: torch.Tensor) -> None:
+        """Fill ``error``, and what ``backward`` needs."""
+        if not self.is_small:
+            super().forward(x)
+            return
+        at = self._at(x.shape[0]).tensors
+        torch.sub(x, self.params.b_dec, out=at.target)
+        self.u = at.target if self.center_input else x
+        self.products.encode(self.u, at.pre)
+        self._squared = None
+        self._fire(at.pre, at.acts)
+        self.products.decode(at.acts, at.target, at.error)
+
     def backward(self, x: torch.Tensor, penalty: float, dead: torch.Tensor | None) -> Losses:
         """Fill ``grads`` from what ``forward`` left."""
         return self._backward(x, penalty, dead) if self.is_small else super().backward(x, penalty, dead)
@@ -107,9 +131,8 @@ class SmallWorkspace(DenseWorkspace):
         revive = self._revive(dead, x, weights.error)
         np.multiply(at.error, np.float32(2.0 * weights.error), out=at.error)
         np.dot(at.ones, at.error, out=g.b_dec)
-        error = first(self.error, n)
-        torch.mm(at.acts_t, error, out=self.grads.W_dec)
-        self.products.back(error, first(self.scratch, n))
+        torch.mm(at.acts_t, at.tensors.error, out=self.grads.W_dec)
+        self.products.back(at.tensors.error, at.tensors.scratch)
         if weights.act:
             np.add(at.scratch, np.float32(weights.act), out=at.scratch)
         np.multiply(at.scratch, at.fires, out=at.scratch)
