@@ -106,7 +106,7 @@ class TrainConfig:
     """Keep every decoder row at norm 1."""
     tied_init: bool = True
     """Start the encoder at the decoder transposed; otherwise torch's ``nn.Linear`` start."""
-    start_firing: float = 0.01
+    start_firing: float = 0.03
     """Share of the tokens on which a feature fires at first (standard with a penalty, tied start); 0: biases are 0."""
     loss_reduction: str = "sum"
     """``sum``: squared error and L1 summed over the width, averaged over tokens; ``mean``: averaged over both."""

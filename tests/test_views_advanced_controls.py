@@ -68,8 +68,8 @@ def test_an_entry_sets_the_state_and_says_what_it_means(fold, state, name, typed
 def test_a_share_that_cannot_be_is_refused(fold, state, typed):
     state.settings = TrainConfig(architecture="standard")
     fold.entries["start_firing"].box.value = typed
-    assert state.settings.start_firing == 0.01
-    said = f"Start share must be between 0 and 0.5, got {typed}. Kept 0.01."
+    assert state.settings.start_firing == 0.03
+    said = f"Start share must be between 0 and 0.5, got {typed}. Kept 0.03."
     assert state.refused == {"start_firing": said} and fold.entries["start_firing"].below.value == f"⚠ {said}"
 
 

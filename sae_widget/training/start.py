@@ -107,7 +107,8 @@ def fire_rarely(work: Workspace, x: torch.Tensor) -> None:
     With biases at 0 each feature of a random start fires on half of the tokens, several learn the same direction, and
     the L1 penalty leaves it so: two features that share an activation cost as much as one. Features that start with
     their few strongest tokens part. That shares are set, and not biases, is Anthropic's
-    (https://transformer-circuits.pub/2025/january-update); the size of ours was measured.
+    (https://transformer-circuits.pub/2025/january-update); the size of ours was measured: at 0.01 a long run explains
+    0.001 more of the bundled model, but a strong penalty loses features of known data.
 
     Args:
         work: with weights and ``b_dec`` as they start.
