@@ -7,19 +7,12 @@ import torch
 import torch._dynamo  # torch imports it at a first use, and that changes warning filters
 
 from sae_widget.config import TrainConfig
-from sae_widget.training import sparse, sums
-from sae_widget.training.sums import multiplying_is_fast, weighted_sums
+from sae_widget.sae import SAE
+from sae_widget.training import Trainer, sparse, sums
+from sae_widget.training.sums import can_multiply, multiplying_is_fast, weighted_sums
+from sae_widget.training.trainer import WAYS
 from sae_widget.training.workspaces import workspace
-
-
-def multiplies() -> bool:
-    """Whether this build of torch has the products."""
-    multiplying_is_fast()  # the first ones make torch say that they are in beta, which is ignored there
-    try:
-        sums_of(torch.eye(2), [[0], [1]], multiply=True)
-    except RuntimeError:
-        return False
-    return True
+from tests.training_runs import RECIPES, small_data
 
 
 def sums_of(rows: torch.Tensor, bags: list[list[int]], *, multiply: bool) -> torch.Tensor:
@@ -31,13 +24,13 @@ def sums_of(rows: torch.Tensor, bags: list[list[int]], *, multiply: bool) -> tor
     return out
 
 
-WAYS = [
-    pytest.param(True, marks=pytest.mark.skipif(not multiplies(), reason="this build of torch has no products")),
+BOTH = [
+    pytest.param(True, marks=pytest.mark.skipif(not can_multiply(), reason="this build of torch has no products")),
     False,
 ]
 
 
-@pytest.mark.parametrize("multiply", WAYS)
+@pytest.mark.parametrize("multiply", BOTH)
 @pytest.mark.parametrize("chunk", [1, 10, 2**21])
 def test_sums_are_a_dense_product(multiply: bool, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sums, "CHUNK_FLOATS", chunk)
@@ -51,7 +44,7 @@ def test_sums_are_a_dense_product(multiply: bool, chunk: int, monkeypatch: pytes
     torch.testing.assert_close(sums_of(rows, bags, multiply=multiply), dense @ rows)
 
 
-@pytest.mark.parametrize("multiply", WAYS)
+@pytest.mark.parametrize("multiply", BOTH)
 def test_no_pairs_at_all_are_zeros(multiply: bool) -> None:
     assert torch.equal(sums_of(torch.ones(3, 2), [[], []], multiply=multiply), torch.zeros(2, 2))
 
@@ -60,16 +53,46 @@ def test_a_build_without_products_takes_bags(monkeypatch: pytest.MonkeyPatch) ->
     def refuse(*_: object, **__: object) -> None:
         raise RuntimeError("Calling addmm on a sparse CPU tensor requires compiling PyTorch with MKL.")
 
+    work = workspace(6, 50, TrainConfig(architecture="batchtopk", d_sae=40, k=4), True)
+    work.fresh()
+    work.memory["multiplies"].fill_(1.0)  # the run began where there are products
+    for known in (multiplying_is_fast, can_multiply):
+        known.cache_clear()
     monkeypatch.setattr(torch, "sparse_csr_tensor", refuse)
-    multiplying_is_fast.cache_clear()
+    monkeypatch.setattr(sparse, "samples", lambda: False)
     try:
-        assert multiplying_is_fast() is False
+        assert multiplying_is_fast() is can_multiply() is False
+        work.params.vector.normal_(generator=torch.Generator().manual_seed(1))
+        x = torch.randn(50, 6, generator=torch.Generator().manual_seed(2))
+        work.forward(x)
+        assert work.backward(x, 0.0, None).fired.sum() == 200
     finally:
-        multiplying_is_fast.cache_clear()
-    assert multiplying_is_fast("cuda") is False
+        for known in (multiplying_is_fast, can_multiply):
+            known.cache_clear()
+    assert multiplying_is_fast("cuda") is can_multiply("cuda") is False
 
 
-@pytest.mark.skipif(not multiplies(), reason="this build of torch has no products")
+def test_a_state_from_before_the_ways_were_kept_goes_on() -> None:
+    config = RECIPES["topk"].changed(steps=6)
+    trainer = Trainer(*small_data(), config)
+    for record in trainer.run():
+        if record.step == 3:
+            break
+    state = {name: tensor for name, tensor in trainer.state_dict().items() if name not in WAYS}
+    assert len(state) == len(trainer.state_dict()) - len(WAYS)
+    later = Trainer(*small_data(), config)
+    later.load_state_dict(state)
+    assert [record.step for record in later.run()] == [4, 5, 6]
+    assert torch.equal(later.sae().W_dec, trained(trainer).W_dec)
+
+
+def trained(trainer: Trainer) -> SAE:
+    for _ in trainer.run():
+        pass
+    return trainer.sae()
+
+
+@pytest.mark.skipif(not can_multiply(), reason="this build of torch has no products")
 @pytest.mark.parametrize("architecture", ["topk", "batchtopk", "matryoshka_batchtopk"])
 def test_both_ways_have_the_same_gradients(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sparse, "SMALLEST", 0)

@@ -19,7 +19,7 @@ from sae_widget.training.base import first
 from sae_widget.training.dense import DenseWorkspace
 from sae_widget.training.gradients import Losses
 from sae_widget.training.largest import dividing_is_fast, keep_largest, places_of_largest
-from sae_widget.training.sums import multiplying_is_fast, weighted_sums
+from sae_widget.training.sums import can_multiply, multiplying_is_fast, weighted_sums
 
 if TYPE_CHECKING:
     from sae_widget.training.gradients import Weights
@@ -169,13 +169,17 @@ class TopKWorkspace(DenseWorkspace):
 
     def decode(self, pairs: Pairs, out: torch.Tensor) -> torch.Tensor:
         """``acts @ W_dec`` of the pairs' matrix, into ``[n, d_in]``."""
-        rows, multiply = self.params.W_dec, bool(self.memory["multiplies"])
-        return weighted_sums(rows, pairs.feature, pairs.starts, pairs.value, out, multiply=multiply)
+        rows = self.params.W_dec
+        return weighted_sums(rows, pairs.feature, pairs.starts, pairs.value, out, multiply=self._multiplies)
 
     def gradient(self, pairs: ByFeature, weight: torch.Tensor, rows: torch.Tensor, out: torch.Tensor) -> None:
         """``weights.T @ rows`` of the pairs' matrix with these weights ``[n_pairs]``, into ``[d_sae, d_in]``."""
-        multiply = bool(self.memory["multiplies"])
-        weighted_sums(rows, pairs.token, pairs.starts, weight.index_select(0, pairs.order), out, multiply=multiply)
+        weight = weight.index_select(0, pairs.order)
+        weighted_sums(rows, pairs.token, pairs.starts, weight, out, multiply=self._multiplies)
+
+    @property
+    def _multiplies(self) -> bool:
+        return bool(self.memory["multiplies"]) and can_multiply(self.device.type)
 
     def _by_feature(self, weights: torch.Tensor) -> torch.Tensor:
         """Their sums over the pairs of each feature. ``[n_pairs]`` -> ``[d_sae]``."""
