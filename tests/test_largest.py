@@ -9,11 +9,9 @@ import pytest
 import torch
 import torch._dynamo  # torch imports it at a first use, and that changes warning filters
 
-from sae_widget.config import TrainConfig
-from sae_widget.training import largest, sparse
+from sae_widget.training import largest
 from sae_widget.training.largest import keep_largest, places, places_of_largest, sorting_is_fast
 from sae_widget.training.products import BITS
-from sae_widget.training.workspaces import workspace
 
 
 def kept(pre: torch.Tensor, k: int) -> torch.Tensor:
@@ -124,19 +122,3 @@ def test_groups_of_numbers_find_the_same_places(threads: None, dtype: torch.dtyp
 def test_places_are_nonzero() -> None:
     true = torch.rand(1000, generator=torch.Generator().manual_seed(0)) > 0.9
     assert torch.equal(places(true), true.nonzero()[:, 0])
-
-
-def test_both_ways_have_the_same_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sparse, "SMALLEST", 0)
-    work = workspace(6, 50, TrainConfig(architecture="topk", d_sae=40, k=4), True)
-    work.fresh()
-    work.params.vector.normal_(generator=torch.Generator().manual_seed(1))
-    x, found = torch.randn(50, 6, generator=torch.Generator().manual_seed(2)), []
-    for divides in (0.0, 1.0):
-        work.memory["divides"].fill_(divides)
-        work.forward(x)
-        losses = work.backward(x, 0.0, None)
-        found.append((losses.total, losses.fired.tolist(), work.grads.vector.clone()))
-    (loss, fired, grads), (other_loss, other_fired, other_grads) = found
-    assert loss == pytest.approx(other_loss, rel=1e-6) and fired == other_fired
-    torch.testing.assert_close(grads, other_grads, atol=1e-5, rtol=1e-5)

@@ -7,12 +7,11 @@ import torch
 import torch._dynamo  # torch imports it at a first use, and that changes warning filters
 
 from sae_widget.config import TrainConfig
-from sae_widget.sae import SAE
 from sae_widget.training import Trainer, sparse, sums
 from sae_widget.training.sums import can_multiply, multiplying_is_fast, weighted_sums
 from sae_widget.training.trainer import WAYS
 from sae_widget.training.workspaces import workspace
-from tests.training_runs import RECIPES, small_data
+from tests.training_runs import RECIPES, finish, small_data
 
 
 def sums_of(rows: torch.Tensor, bags: list[list[int]], *, multiply: bool) -> torch.Tensor:
@@ -83,30 +82,37 @@ def test_a_state_from_before_the_ways_were_kept_goes_on() -> None:
     later = Trainer(*small_data(), config)
     later.load_state_dict(state)
     assert [record.step for record in later.run()] == [4, 5, 6]
-    assert torch.equal(later.sae().W_dec, trained(trainer).W_dec)
-
-
-def trained(trainer: Trainer) -> SAE:
-    for _ in trainer.run():
-        pass
-    return trainer.sae()
+    finish(trainer)
+    assert torch.equal(later.sae().W_dec, trainer.sae().W_dec)
 
 
 @pytest.mark.skipif(not can_multiply(), reason="this build of torch has no products")
-@pytest.mark.parametrize("architecture", ["topk", "batchtopk", "matryoshka_batchtopk"])
-def test_both_ways_have_the_same_gradients(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("dead", [None, torch.tensor([3, 17])], ids=["alive", "some dead"])
+@pytest.mark.parametrize(
+    ("architecture", "ways"),
+    [
+        ("topk", "divides"),
+        ("topk", "multiplies"),
+        ("batchtopk", "multiplies"),
+        ("matryoshka_batchtopk", "multiplies"),
+    ],
+)
+def test_both_ways_have_the_same_gradients(
+    architecture: str, ways: str, dead: torch.Tensor | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sparse, "SMALLEST", 0)
     work = workspace(6, 50, TrainConfig(architecture=architecture, d_sae=40, k=4), True)
     work.fresh()
     work.params.vector.normal_(generator=torch.Generator().manual_seed(1))
     x, found = torch.randn(50, 6, generator=torch.Generator().manual_seed(2)), []
     for way in (0.0, 1.0):
-        work.memory["multiplies"].fill_(way)
+        work.memory[ways].fill_(way)
         work.forward(x)
-        losses = work.backward(x, 0.0, torch.tensor([3, 17]))
-        found.append((losses.total, work.grads.vector.clone()))
-    assert found[0][0] == pytest.approx(found[1][0], rel=1e-6)
-    torch.testing.assert_close(found[0][1], found[1][1], atol=1e-5, rtol=1e-5)
+        losses = work.backward(x, 0.0, dead)
+        found.append((losses.total, losses.fired.tolist(), work.grads.vector.clone()))
+    (loss, fired, grads), (other_loss, other_fired, other_grads) = found
+    assert loss == pytest.approx(other_loss, rel=1e-6) and fired == other_fired
+    torch.testing.assert_close(grads, other_grads, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("architecture", ["topk", "batchtopk", "matryoshka_batchtopk"])

@@ -8,10 +8,10 @@ import pytest
 
 from sae_widget.state import OFFERS, PHASES, Status
 from sae_widget.views.status import (
-    OFFER_WORDS,
     PHASE_WORDS,
     StatusLine,
 )
+from sae_widget.views.words import OFFER_WORDS
 
 
 @pytest.fixture

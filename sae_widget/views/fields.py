@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from sae_widget.views.pane import Pane
 
 LABEL_WIDTH = "92px"
+MAX_PATH = 1000  # characters
 STOP_FIRST = "Stop the training first to change this."
 OTHER_LABELS = {"target_l0": "Per token (L0)"}
 """How the form calls settings that an entry in another field can be refused for."""

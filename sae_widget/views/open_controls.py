@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets as W
 from traitlets import Int, Unicode
 
 from sae_widget.views.base import read_static
-from sae_widget.views.fields import STOP_FIRST
+from sae_widget.views.fields import MAX_PATH, STOP_FIRST
 from sae_widget.views.selection import GuardedWidget
-from sae_widget.views.words import OFFER_WORDS, sendable
+from sae_widget.views.words import sendable
 
 if TYPE_CHECKING:
     from sae_widget.views.pane import Pane
 
-MAX_PATH = 1000
 HELP = "The folder of an SAE that this explorer, sae-widget train, SAELens or another program has saved"
 QUESTION = ("load_anyway", "keep")
 """Offers that answer the question whether an SAE of another model is wanted, here as in the status line."""
@@ -47,13 +45,7 @@ class OpenControls:
         self.pane, self.state = pane, pane.state
         self._folder = ""
         self.box = FolderBox(layout=W.Layout(width="auto"))
-        self.answers = {}
-        for offer in QUESTION:
-            words, tooltip = OFFER_WORDS[offer]
-            button = W.Button(description=words, tooltip=tooltip, layout=W.Layout(width="auto", flex="0 0 auto"))
-            button.add_class("sae-small")
-            pane.on_press(button, partial(pane.press, offer))
-            self.answers[offer] = button
+        self.answers = {offer: pane.offer_button(offer, flex="0 0 auto") for offer in QUESTION}
         self.question = W.HBox([*self.answers.values()], layout=W.Layout(display="none"))
         for name in ("sae-under", "sae-answers"):
             self.question.add_class(name)

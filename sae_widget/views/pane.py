@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 
 import ipywidgets as W
@@ -14,6 +15,7 @@ from sae_widget.state import ExplorerState
 from sae_widget.views import palette
 from sae_widget.views.base import View, log, read_static
 from sae_widget.views.selection import GuardedWidget
+from sae_widget.views.words import OFFER_WORDS
 
 
 def theme_css() -> str:
@@ -124,6 +126,14 @@ class Pane(View):
     def on_press(self, button: W.Button, handle: Callable[[], None]) -> None:
         """Call ``handle`` at a press of a button; a fault in it is shown in the pane."""
         button.on_click(lambda _button: self._handle(lambda _value: handle(), None))
+
+    def offer_button(self, offer: str, **layout: str) -> W.Button:
+        """A small button that takes up an offer, in its words."""
+        words, tooltip = OFFER_WORDS[offer]
+        button = W.Button(description=words, tooltip=tooltip, layout=W.Layout(width="auto", **layout))
+        button.add_class("sae-small")
+        self.on_press(button, partial(self.press, offer))
+        return button
 
     def close(self) -> None:
         """Stop observing and close every widget of the pane, with its layouts and styles."""

@@ -10,7 +10,7 @@ from traitlets import Bool, Int, Unicode
 from sae_widget.activations.base import layer_name
 from sae_widget.config import CORPUS_TOKENS, HOOK_NAMES, MAX_TEXT_CHARS
 from sae_widget.views.base import read_static
-from sae_widget.views.fields import Entry, Locks, described, whole
+from sae_widget.views.fields import MAX_PATH, Entry, Locks, described, whole
 from sae_widget.views.presets import PRESETS, blocks
 from sae_widget.views.selection import GuardedWidget
 from sae_widget.views.words import sendable
@@ -44,7 +44,6 @@ CORPUS_WORDS = (
     ("This text only", "text"),
     ("A file or folder …", OTHER),
 )
-MAX_PATH = 1000
 
 
 class TextBox(GuardedWidget):

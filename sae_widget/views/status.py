@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, ClassVar
 
 import ipywidgets as W
@@ -12,7 +11,7 @@ from sae_widget.state import OFFERS
 from sae_widget.views.base import read_static
 from sae_widget.views.pane import Pane
 from sae_widget.views.selection import GuardedWidget
-from sae_widget.views.words import OFFER_WORDS, progress_words, share_done
+from sae_widget.views.words import progress_words, share_done
 
 PHASE_WORDS = {
     "starting": "Starting",
@@ -55,13 +54,7 @@ class StatusLine(Pane):
     def build_content(self) -> list[W.Widget]:
         """The text and one button for each offer, hidden until it is made."""
         self.text = StatusText(layout=W.Layout(flex="1 1 auto", min_width="0"))
-        self.buttons = {}
-        for offer in OFFERS:
-            words, tooltip = OFFER_WORDS[offer]
-            button = W.Button(description=words, tooltip=tooltip, layout=W.Layout(display="none", width="auto"))
-            button.add_class("sae-small")
-            self.on_press(button, partial(self.press, offer))
-            self.buttons[offer] = button
+        self.buttons = {offer: self.offer_button(offer, display="none") for offer in OFFERS}
         row = W.HBox([self.text, *self.buttons.values()], layout=W.Layout(width="100%", align_items="center"))
         row.add_class("sae-status-row")
         return [row]
