@@ -25,9 +25,9 @@ from sae_widget.views import VIEWS
 from sae_widget.views.arrangement import arrange
 from sae_widget.views.card import clean_name
 from sae_widget.views.clock import PageClock, is_polled
-from sae_widget.views.pane import close_everything
 from sae_widget.views.presets import PRESETS
 from sae_widget.views.selection import selection_for
+from sae_widget.views.tree import close_everything
 
 if TYPE_CHECKING:
     from sae_widget.activations.base import Activations, LanguageModel

@@ -57,10 +57,33 @@ class Kernel:
         self.client.execute_interactive(code, timeout=timeout, output_hook=hook)
         return "".join(printed).strip()
 
-    def click(self, model_id: str) -> None:
+    def click(self, model_id: str, subshell: str | None = None) -> None:
         """What the page sends when a button is pressed."""
-        content = {"comm_id": model_id, "data": {"method": "custom", "content": {"event": "click"}}}
-        self.client.shell_channel.send(self.client.session.msg("comm_msg", content))
+        self.send(
+            "comm_msg", {"comm_id": model_id, "data": {"method": "custom", "content": {"event": "click"}}}, subshell
+        )
+
+    def send(self, kind: str, content: dict[str, Any], subshell: str | None = None) -> None:
+        """Send a message as a page does, which asks for a subshell of its own first where the kernel has them."""
+        message = self.client.session.msg(kind, content)
+        message["header"]["subshell_id"] = subshell
+        self.client.shell_channel.send(message)
+
+    def control(self, kind: str, content: dict[str, Any]) -> dict[str, Any]:
+        """Ask on the control channel; returns the content of the reply."""
+        self.client.control_channel.send(self.client.session.msg(kind, content))
+        reply: dict[str, Any] = self.client.get_control_msg(timeout=30)["content"]
+        assert reply["status"] == "ok", reply
+        return reply
+
+    def news_of(self, model_id: str, trait: str, value: Any, seconds: float = 60) -> None:
+        """Wait until the kernel tells the page that a trait of a widget has a value."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            content = self.client.get_iopub_msg(timeout=seconds)["content"]
+            if content.get("comm_id") == model_id and content["data"].get("state", {}).get(trait) == value:
+                return
+        raise AssertionError(f"{trait} never was {value!r}")
 
     def until(self, expression: str, seconds: float = 30) -> None:
         """Wait until an expression is true in the kernel."""
@@ -146,3 +169,38 @@ def test_stop_interrupt_and_shutdown(kernel: Kernel, tiny_gpt2_dir: Path) -> Non
     assert took < 3.0
     kernel.errors.seek(0)
     assert "Traceback" not in kernel.errors.read()
+
+
+@pytest.mark.timeout(300)
+def test_a_page_that_goes_takes_no_button_along(kernel: Kernel, tiny_gpt2_dir: Path) -> None:
+    """ipykernel 7.4 sends what comes for a widget to the subshell that the widget last answered, even if that is gone.
+
+    A page that loads opens such a subshell for a moment, to ask what widgets there are.
+    """
+    if "kernel subshells" not in kernel.client.kernel_info(reply=True)["content"].get("supported_features", ()):
+        pytest.skip("this ipykernel has no subshells")
+    stop = kernel.run(START.format(model=str(tiny_gpt2_dir)))
+    page = kernel.control("create_subshell_request", {})["subshell_id"]
+    passing = kernel.control("create_subshell_request", {})["subshell_id"]
+    kernel.run("import threading; threading.Timer(1.0, explorer.train).start()")
+    kernel.send("comm_open", {"comm_id": "asks", "target_name": "jupyter.widget.control", "data": {}}, passing)
+    kernel.send("comm_msg", {"comm_id": "asks", "data": {"method": "request_states"}}, passing)
+    kernel.news_of(stop, "disabled", False)  # told by a thread, while the last message was the passing page's
+    kernel.control("delete_subshell_request", {"subshell_id": passing})
+    kernel.click(stop, page)
+    kernel.until("explorer.state.status.phase == 'ready'", 10)
+    assert "Stopped at step" in kernel.run("print(explorer.status)")
+
+
+@pytest.mark.timeout(300)
+def test_stop_works_while_a_cell_runs(kernel: Kernel, tiny_gpt2_dir: Path) -> None:
+    """Where there are subshells, a page's button is answered in its own, whatever the notebook's cell is doing."""
+    if "kernel subshells" not in kernel.client.kernel_info(reply=True)["content"].get("supported_features", ()):
+        pytest.skip("this ipykernel has no subshells: a click waits for the end of the cell")
+    stop = kernel.run(START.format(model=str(tiny_gpt2_dir)))
+    page = kernel.control("create_subshell_request", {})["subshell_id"]
+    kernel.client.execute("explorer.train(blocking=True); print(explorer.status)")
+    kernel.news_of(stop, "disabled", False)
+    kernel.click(stop, page)
+    kernel.news_of(stop, "disabled", True, 20)
+    assert "Stopped at step" in kernel.run("print(explorer.status)")

@@ -13,7 +13,7 @@ from sae_widget.views.card import FeatureCard
 from sae_widget.views.chart import LossChart
 from sae_widget.views.controls import Controls
 from sae_widget.views.health import HealthRow
-from sae_widget.views.pane import Pane, close_everything, theme_css
+from sae_widget.views.pane import Pane, theme_css
 from sae_widget.views.selection import selection_for
 from sae_widget.views.status import StatusLine
 from tests.hand_made import features, fill, history, looks, open_widgets
@@ -145,20 +145,6 @@ def test_a_fault_in_a_button_is_told_in_the_pane(state):
     assert pane.head.fault == "That did not work (RuntimeError: no). Nothing else was changed."
     button.close()
     pane.close()
-
-
-def test_close_everything_reaches_what_is_held_in_any_trait_but_keeps_what_is_shared(state):
-    import ipywidgets as W
-
-    before = open_widgets(state)
-    kept = W.Button()
-    others = len([kept, kept.layout, kept.style])
-    box = W.VBox([W.HBox([W.Text(), kept]), W.Label("x")])
-    close_everything(box, keep=[kept])
-    assert kept.comm is not None
-    assert open_widgets(state) == before + others
-    close_everything(kept)
-    assert open_widgets(state) == before
 
 
 def test_each_theme_has_every_colour():

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from sae_widget.state import ExplorerState
+from sae_widget.views.tree import answer_the_page
 
 log = logging.getLogger("sae_widget")
 _STATIC = Path(__file__).parent / "static"
@@ -23,10 +25,13 @@ class View:
     name: ClassVar[str] = ""
     reads: ClassVar[tuple[str, ...]] = ()
     widget: Any
+    unplaced: Sequence[Any] = ()
+    """Widgets that are not always below the view's own."""
 
     def __init__(self, state: ExplorerState) -> None:
         self.state = state
         self.build()
+        answer_the_page(self.widget, *self.unplaced)
         self._redraw(None)
         state.observe(self._redraw, names=list(self.reads))
 

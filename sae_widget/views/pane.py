@@ -15,6 +15,7 @@ from sae_widget.state import ExplorerState
 from sae_widget.views import palette
 from sae_widget.views.base import View, log, read_static
 from sae_widget.views.selection import GuardedWidget
+from sae_widget.views.tree import close_everything
 from sae_widget.views.words import OFFER_WORDS
 
 
@@ -85,7 +86,6 @@ class Pane(View):
         self._drawn_at = -1e9
         self._closed = False
         self.shared: list[W.Widget] = []  # widgets that other panes use as well: not closed with this one
-        self.unplaced: list[W.Widget] = []  # widgets that are not always below the pane's own, closed with it
         self.draws = 0
         super().__init__(state)
 
@@ -181,33 +181,3 @@ class Pane(View):
             self._timer = threading.Timer(wait, self._redraw, args=(None,))
             self._timer.daemon = True
             self._timer.start()
-
-
-def close_everything(*roots: W.Widget, keep: list[W.Widget] | None = None) -> None:
-    """Close widgets and every widget that they hold in any trait, and drop their observers.
-
-    Args:
-        roots: where to begin.
-        keep: widgets that stay open, because others use them.
-    """
-    kept = {id(widget) for widget in keep or ()}
-    waiting, seen = list(roots), []
-    while waiting:
-        widget = waiting.pop()
-        if id(widget) in kept:
-            continue
-        kept.add(id(widget))
-        seen.append(widget)
-        for value in widget.trait_values(sync=True).values():
-            waiting.extend(_widgets_in(value))
-    for widget in seen:
-        widget.unobserve_all()
-        widget.close()
-
-
-def _widgets_in(value: Any) -> list[W.Widget]:
-    if isinstance(value, W.Widget):
-        return [value]
-    if isinstance(value, dict):
-        value = list(value.values())
-    return [item for item in value if isinstance(item, W.Widget)] if isinstance(value, (list, tuple)) else []

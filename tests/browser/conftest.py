@@ -29,13 +29,17 @@ def lab_session() -> Iterator[Lab]:
 
 @pytest.fixture
 def lab(lab_session: Lab, request: pytest.FixtureRequest) -> Iterator[Lab]:
-    """``lab.open([...cells])``; a failed test leaves a picture of each page it had open."""
+    """``lab.open([...cells])``; a failed test leaves a picture of each page it had open, and what the server said."""
+    before = lab_session.server.log.stat().st_size
     yield lab_session
     pages: list[NotebookPage] = list(lab_session._open)
-    failed = getattr(request.node, "failed_call", False)
+    failed = getattr(request.node, "failed", False)
     for number, page in enumerate(pages):
         if failed and not page.page.is_closed():
             page.screenshot(f"failed-{request.node.name}-{number}")
+    if failed:
+        said = lab_session.server.log.read_bytes()[before:]
+        print("the server and its kernels said:", said[-4000:].decode(errors="replace"))
     lab_session.close_pages()
     if not failed:
         for page in pages:
@@ -45,6 +49,6 @@ def lab(lab_session: Lab, request: pytest.FixtureRequest) -> Iterator[Lab]:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
     report = yield
-    if report.when == "call" and report.failed:
-        item.failed_call = True
+    if report.when != "teardown" and report.failed:
+        item.failed = True
     return report

@@ -216,8 +216,10 @@ class NotebookPage:
             )
         except TimeoutError as late:
             shown = element.evaluate("(element) => JSON.stringify({...element.dataset})")
+            status = [line.inner_text() for line in self.page.locator("[data-pane='status']").all()]
             raise AssertionError(
-                f"{name} never passed {test!r}; the element says {shown}, the console {self.errors}"
+                f"{name} never passed {test!r}; the element says {shown}, the status line {status}, "
+                f"the console {self.errors}"
             ) from late
         return locator.get_attribute(name) or ""
 
