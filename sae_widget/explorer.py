@@ -19,7 +19,8 @@ from sae_widget.layers import LayerKeeper
 from sae_widget.names import NameBook
 from sae_widget.runner import Runner
 from sae_widget.runner.opened import opened_from
-from sae_widget.runs import FORM, describe_shown, read_explorer, read_run, write_explorer
+from sae_widget.runner.saving import write_shown
+from sae_widget.runs import read_explorer, read_run
 from sae_widget.state import ExplorerState
 from sae_widget.views import VIEWS
 from sae_widget.views.arrangement import arrange
@@ -232,16 +233,7 @@ class SuperpositionExplorer(W.VBox):
             ValueError: there is no SAE yet.
             SaeFileError: it could not be written.
         """
-        from sae_widget.checkpoint import save_sae
-
-        features = self.state.features
-        if features is None:
-            raise ValueError("there is no SAE to save yet: train one first")
-        form = {name: getattr(self.state, name) for name in FORM}
-        saved = describe_shown(features, self.activations, self.settings, self.state.feature_names, form)
-        folder = Path(path)
-        save_sae(features.sae, folder, None if features.stats is None else features.stats.tensors())
-        write_explorer(folder, saved)
+        write_shown(self.state, path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, anyway: bool = False) -> SuperpositionExplorer:

@@ -15,7 +15,7 @@ SORTS = ("activation", "frequency", "number")
 MEASURES = ("mean", "max", "token")
 ROWS = (16, 64, 256, 1024)
 COMMANDS = (
-    *("train", "pause", "resume", "stop", "reset", "read", "show"),
+    *("train", "pause", "resume", "stop", "reset", "read", "show", "save"),
     *("load_gpt2", "cancel", "restore", "retry", "load_anyway", "keep"),
 )
 OFFERS = ("retry", "cancel", "restore", "load_gpt2", "load_anyway", "keep")
@@ -51,6 +51,7 @@ class ExplorerState(HasTraits):
     corpus_tokens = Int(START.corpus_tokens, help="tokens of the corpus that are read for training")
     settings = Instance(TrainConfig, ())
     folder = Unicode(help="of a saved SAE: what 'show' shows")
+    save_as = Unicode(help="the name under which 'save' keeps what is shown")
     selected = Int(None, allow_none=True, min=0, help="the selected feature")
     token = Int(None, allow_none=True, min=0, help="the selected token of the text")
     sort = Enum(SORTS, "activation")
@@ -78,7 +79,8 @@ class ExplorerState(HasTraits):
     history = Instance("sae_widget.training.History", allow_none=True)
     history_tick = Int(0, help="rises when the history has grown")
     status = Instance(Status, ())
-    faults = Dict(help="pane name -> a sentence about what went wrong there; 'folder': with the SAE of that folder")
+    faults = Dict(help="pane name -> a sentence on what went wrong there; 'folder', 'save': with what was typed")
+    saved = Unicode(help="where 'save' kept something last, and what it was")
     beat = Int(0, help="rises every two seconds while the kernel lives")
     offers = Tuple(help="buttons shown beside the status, names among OFFERS")
     card = Instance("sae_widget.features.FeatureCardData", allow_none=True, help="of the selected feature")

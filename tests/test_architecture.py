@@ -66,12 +66,13 @@ SHARED_VIEWS = {
 }
 # Panes in several files.
 PARTS_OF_A_VIEW = {
-    "views.controls": {"views.open_controls", "views.source_controls", "views.train_controls"},
+    "views.controls": {f"views.{part}_controls" for part in ("open", "save", "source", "train")},
     "views.health": {"views.measures"},
     "views.source_controls": {"views.fields", "views.presets"},
     "views.train_controls": {"views.advanced_controls", "views.fields", "views.kind_controls"},
     "views.kind_controls": {"views.fields"},
     "views.open_controls": {"views.fields"},
+    "views.save_controls": {"views.fields"},
     "views.advanced_controls": {"views.fields"},
 }
 

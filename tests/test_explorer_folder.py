@@ -45,7 +45,7 @@ def test_a_folder_typed_in_the_page_is_shown(explorer, tmp_path, monkeypatch):
     assert torch.equal(explorer.sae.W_enc, tensors()["W_enc"])
     assert (explorer.state.layer, explorer.state.hook_name, explorer.state.prepend_bos) == (2, "resid_post", False)
     assert explorer.status.startswith("Showing the SAE of their-sae, after block 3: 40 features.")
-    assert opening.box.trouble == "" and opening.box.shown == "the SAE of their-sae, after block 3"
+    assert opening.box.trouble == "" and opening.box.told == "Now: the SAE of their-sae, after block 3"
     for name, typed in (("HOME", "~/their-sae"), (None, "their-sae")):
         show(explorer, StandardSAE(**tensors(seed=4)))
         if name is None:

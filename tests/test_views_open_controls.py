@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sae_widget.state import PHASES, Status
-from sae_widget.views.fields import STOP_FIRST
-from sae_widget.views.open_controls import MAX_PATH
+from sae_widget.views.fields import MAX_PATH, STOP_FIRST
 from tests.hand_made import features
 
 
@@ -27,27 +26,27 @@ def test_a_folder_is_asked_for_when_the_page_says_so(opening, ready_state):
     assert ready_state.folder == "runs/first" and ready_state.command == {"do": "show", "n": 1}
     ask(opening.box, "runs/first")  # once more: it may have been mended
     assert ready_state.command == {"do": "show", "n": 2}
-    assert opening.box.folder == "runs/first"
+    assert opening.box.text == "runs/first"
 
 
 def test_a_folder_set_in_python_stands_in_the_box(opening, ready_state):
     ready_state.folder = "elsewhere\ud83d"
-    assert opening.box.folder == opening.box.draft == "elsewhere\ufffd"
+    assert opening.box.text == opening.box.draft == "elsewhere\ufffd"
     assert ready_state.command == {}
 
 
 def test_what_no_field_sends_is_refused(opening, ready_state):
     for draft in ("a" * (MAX_PATH + 1), 3, None, "half \ud83d"):
         opening.box.set_state({"draft": draft})
-    opening.box.set_state({"trouble": "<b>", "shown": "<b>", "locked": ""})
-    assert (opening.box.draft, opening.box.trouble, opening.box.shown) == ("", "", "")
+    opening.box.set_state({"trouble": "<b>", "told": "<b>", "locked": ""})
+    assert (opening.box.draft, opening.box.trouble, opening.box.told) == ("", "", "")
     assert opening.box.refused == 5
 
 
 def test_what_is_shown_and_what_is_wrong_stand_below(opening, ready_state):
-    assert opening.box.shown == opening.box.trouble == ""
+    assert opening.box.told == opening.box.trouble == ""
     ready_state.features = features()
-    assert opening.box.shown == features().source != ""
+    assert opening.box.told == f"Now: {features().source}"
     ready_state.faults = {"folder": "No SAE could be read from <img src=x>."}
     assert opening.box.trouble == "No SAE could be read from <img src=x>."
     assert opening.question.layout.display == "none"  # nothing was asked
@@ -61,7 +60,7 @@ def test_nothing_else_is_shown_while_it_trains(opening, ready_state, phase):
     ready_state.status = Status(phase, "")
     running = phase in ("training", "paused", "stopping")
     assert opening.box.locked == (STOP_FIRST if running else "")
-    assert (opening.box.shown == "") == running  # its source has another step each time
+    assert (opening.box.told == "") == running  # its source has another step each time
 
 
 def test_the_question_can_be_answered_beside_the_box(opening, ready_state):

@@ -12,6 +12,7 @@ from sae_widget.checkpoint.sites import mismatch, place_for, reading_notes, trai
 from sae_widget.runner.follow import FollowingLoop
 from sae_widget.runner.loop import DEBOUNCE, ended
 from sae_widget.runner.opened import opened_from, typed_folder
+from sae_widget.runner.saving import save_named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -68,6 +69,16 @@ class OpeningLoop(FollowingLoop):
             return
         self._take_opened(replace(opened, typed=True))
         self._do_open()
+
+    def _do_save(self) -> None:
+        """Keep what is shown under the name that was typed in the page; a training goes on meanwhile."""
+        try:
+            saved = save_named(self.state)
+        except SaeFileError as fault:
+            self._fault(str(fault), "save")
+            return
+        self._fault("", "save")
+        self.publisher.post(saved=saved)
 
     def _refuse(self, said: str, *, typed: bool) -> None:
         """Say why an SAE is not shown, at the box too when its folder was typed there."""

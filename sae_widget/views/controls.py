@@ -8,6 +8,7 @@ import ipywidgets as W
 
 from sae_widget.views.open_controls import OpenControls
 from sae_widget.views.pane import Pane
+from sae_widget.views.save_controls import SaveControls
 from sae_widget.views.source_controls import SourceControls
 from sae_widget.views.train_controls import TrainControls
 
@@ -20,7 +21,7 @@ class Controls(Pane):
     reads = (
         *("model", "text", "layer", "hook_name", "prepend_bos", "corpus", "corpus_tokens", "settings"),
         *("refused", "language_model", "activations", "features", "history", "status", "faults"),
-        *("folder", "offers"),
+        *("folder", "offers", "save_as", "saved"),
         *("weights", "layout", "rows", "measure"),  # a preset sets them too
     )
     pace: ClassVar[dict[str, float]] = {"status": 0.4}  # as the status line, so that both say the same
@@ -29,7 +30,7 @@ class Controls(Pane):
         """The parts of the form."""
         self.source = SourceControls(self)
         self.training = TrainControls(self, self.source.take_draft)
-        self.opening = OpenControls(self)
+        self.saving, self.opening = SaveControls(self), OpenControls(self)
         parts = [
             *self.source.widgets,
             _heading("The autoencoder"),
@@ -37,6 +38,8 @@ class Controls(Pane):
             _heading("Its training"),
             *self.training.recipe_widgets,
             *self.training.action_widgets,
+            _heading("Keep what is shown"),
+            *self.saving.widgets,
             _heading("Or show a saved one"),
             *self.opening.widgets,
         ]
@@ -48,6 +51,7 @@ class Controls(Pane):
         """Bring every field to what the state says."""
         self.source.draw()
         self.training.draw()
+        self.saving.draw()
         self.opening.draw()
 
     def urgent(self, change: Any) -> bool:

@@ -7,6 +7,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets as W
+from traitlets import Int, Unicode
+
+from sae_widget.views.base import read_static
+from sae_widget.views.selection import GuardedWidget
+from sae_widget.views.words import sendable
 
 if TYPE_CHECKING:
     from sae_widget.views.pane import Pane
@@ -65,6 +70,33 @@ def sentence(fault: Exception, name: str, label: str, kept: str) -> str:
         if words.startswith(f"{known} "):
             words = told + words[len(known) :]
     return f"{words}. Kept {kept}."
+
+
+class AskBox(GuardedWidget):
+    """A field with a button; Enter and the button send what is typed, and nothing else does."""
+
+    _esm = read_static("dom.js", "ask.js")
+    from_browser = ("draft", "asks")
+    text = Unicode(help="what was asked for last").tag(sync=True)
+    draft = Unicode(help="what is in the field").tag(sync=True)
+    asks = Int(0, help="rises when the person asks for it").tag(sync=True)
+    label = Unicode(help="what the field is for, for screen readers").tag(sync=True)
+    placeholder = Unicode().tag(sync=True)
+    action = Unicode(help="the button's word").tag(sync=True)
+    help = Unicode(help="of the field, on hover").tag(sync=True)
+    hint = Unicode(help="of the button, on hover").tag(sync=True)
+    limit = Int(MAX_PATH).tag(sync=True)
+    told = Unicode(help="what stands below").tag(sync=True)
+    trouble = Unicode(help="what stands there instead when it was refused").tag(sync=True)
+    locked = Unicode(help="why nothing can be asked for now").tag(sync=True)
+
+    def _fits(self, name: str, value: Any) -> bool:
+        fits = super()._fits(name, value)
+        return fits and (name != "draft" or (len(value) <= self.limit and value == sendable(value)))
+
+    def show(self, text: str) -> None:
+        """Put a text into the field, of which this then is no draft any more."""
+        self.text = self.draft = text
 
 
 class Locks:

@@ -2,40 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import ipywidgets as W
-from traitlets import Int, Unicode
 
-from sae_widget.views.base import read_static
-from sae_widget.views.fields import MAX_PATH, STOP_FIRST
-from sae_widget.views.selection import GuardedWidget
+from sae_widget.views.fields import STOP_FIRST, AskBox
 from sae_widget.views.words import sendable
 
 if TYPE_CHECKING:
     from sae_widget.views.pane import Pane
 
-HELP = "The folder of an SAE that this explorer, sae-widget train, SAELens or another program has saved"
 QUESTION = ("load_anyway", "keep")
 """Offers that answer the question whether an SAE of another model is wanted, here as in the status line."""
-
-
-class FolderBox(GuardedWidget):
-    """A field for a path with a Show button; Enter and the button send the path, and nothing else does."""
-
-    _esm = read_static("dom.js", "folder.js")
-    from_browser = ("draft", "asks")
-    folder = Unicode(help="what was asked for last").tag(sync=True)
-    draft = Unicode(help="what is in the field").tag(sync=True)
-    asks = Int(0, help="rises when the person asks for it to be shown").tag(sync=True)
-    limit = Int(MAX_PATH).tag(sync=True)
-    help = Unicode(HELP).tag(sync=True)
-    shown = Unicode(help="the SAE that is shown").tag(sync=True)
-    trouble = Unicode(help="why that of the folder is not").tag(sync=True)
-    locked = Unicode(help="why nothing can be asked for now").tag(sync=True)
-
-    def _fits(self, name: str, value: Any) -> bool:
-        return super()._fits(name, value) and (name != "draft" or (len(value) <= MAX_PATH and value == sendable(value)))
 
 
 class OpenControls:
@@ -44,7 +22,14 @@ class OpenControls:
     def __init__(self, pane: Pane) -> None:
         self.pane, self.state = pane, pane.state
         self._folder = ""
-        self.box = FolderBox(layout=W.Layout(width="auto"))
+        self.box = AskBox(
+            label="folder of a saved SAE",
+            placeholder="folder where it is saved",
+            action="Show",
+            help="The folder of an SAE that this explorer, sae-widget train, SAELens or another program has saved",
+            hint="Show this SAE on the text",
+            layout=W.Layout(width="auto"),
+        )
         self.answers = {offer: pane.offer_button(offer, flex="0 0 auto") for offer in QUESTION}
         self.question = W.HBox([*self.answers.values()], layout=W.Layout(display="none"))
         for name in ("sae-under", "sae-answers"):
@@ -58,15 +43,16 @@ class OpenControls:
         said = state.faults.get("folder", "")
         with self.box.hold_sync():
             if folder != self._folder:
-                self._folder = self.box.folder = self.box.draft = folder
+                self._folder = folder
+                self.box.show(folder)
             running = state.status.phase in ("training", "paused", "stopping")
             self.box.locked = STOP_FIRST if running else ""
-            self.box.shown = "" if running or state.features is None else state.features.source
+            self.box.told = "" if running or state.features is None else f"Now: {state.features.source}"
             self.box.trouble = said
         asked = bool(said) and all(offer in state.offers for offer in QUESTION)
         self.question.layout.display = "" if asked else "none"
 
     def _ask(self) -> None:
-        self._folder = self.box.folder = self.box.draft
+        self._folder = self.box.text = self.box.draft
         self.state.folder = self.box.draft
         self.pane.press("show")

@@ -1,28 +1,28 @@
-// The folder of a saved SAE: Enter or the button asks for it to be shown; leaving the field asks for nothing.
+// A field with a button: Enter or the button asks for what is typed; leaving the field asks for nothing.
 export default {
   render({ model, el, signal }) {
-    el.classList.add("sae-folder");
-    const field = make("input", "sae-folder-field");
+    el.classList.add("sae-ask");
+    const field = make("input", "sae-ask-field");
     const words = make("div", "sae-soft");
-    const button = makeButton("sae-button", "Show", () => ask());
+    const button = makeButton("sae-button", model.get("action"), () => ask());
     field.type = "text";
     field.spellcheck = false;
     field.autocomplete = "off";
     field.maxLength = model.get("limit");
-    field.placeholder = "folder where it is saved";
-    field.setAttribute("aria-label", "folder of a saved SAE");
+    field.placeholder = model.get("placeholder");
+    field.setAttribute("aria-label", model.get("label"));
     words.setAttribute("aria-live", "polite");
     el.append(field, button, words);
 
     const draw = () => {
-      const [shown, trouble, locked] = ["shown", "trouble", "locked"].map((name) => model.get(name));
+      const [told, trouble, locked] = ["told", "trouble", "locked"].map((name) => model.get(name));
       field.disabled = Boolean(locked);
       field.title = locked || model.get("help");
       button.disabled = Boolean(locked) || !field.value.trim();
-      button.title = locked || "Show this SAE on the text (Enter)";
+      button.title = locked || `${model.get("hint")} (Enter)`;
       el.classList.toggle("sae-refused", Boolean(trouble));
       field.setAttribute("aria-invalid", String(Boolean(trouble)));
-      words.textContent = trouble ? `⚠ ${trouble}` : shown && `Now: ${shown}`;
+      words.textContent = trouble ? `⚠ ${trouble}` : told;
     };
     const ask = () => {
       if (button.disabled) return;
@@ -37,10 +37,10 @@ export default {
     });
     // Another view of this box, or Python, has asked for one.
     const take = () => {
-      field.value = model.get("folder");
+      field.value = model.get("text");
       draw();
     };
-    drawOn(model, ["folder"], take, signal);
-    drawOn(model, ["shown", "trouble", "locked"], draw, signal);
+    drawOn(model, ["text"], take, signal);
+    drawOn(model, ["told", "trouble", "locked"], draw, signal);
   },
 };

@@ -1,0 +1,51 @@
+"""A part of the form: what is shown, kept under a name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import ipywidgets as W
+
+from sae_widget.views.fields import AskBox
+from sae_widget.views.words import sendable
+
+if TYPE_CHECKING:
+    from sae_widget.views.pane import Pane
+
+MAX_NAME = 80  # characters
+NOTHING_YET = "There is no SAE to save yet: press Train to make one."
+
+
+class SaveControls:
+    """The name of a new folder for what is shown, and what came of the last one."""
+
+    def __init__(self, pane: Pane) -> None:
+        self.pane, self.state = pane, pane.state
+        self._name = ""
+        self.box = AskBox(
+            label="name to save under",
+            placeholder="a name for it",
+            action="Save",
+            help="Keeps the SAE, what its features do, the text, the settings and your names, beside the notebook",
+            hint="Save what is shown in a folder of this name",
+            limit=MAX_NAME,
+            layout=W.Layout(width="auto"),
+        )
+        self.widgets = [self.box]
+        pane.watch(self.box, "asks", lambda _n: self._ask())
+
+    def draw(self) -> None:
+        """Bring the field to what the state says."""
+        state, name = self.state, sendable(self.state.save_as)
+        with self.box.hold_sync():
+            if name != self._name:
+                self._name = name
+                self.box.show(name)
+            self.box.locked = NOTHING_YET if state.features is None else ""
+            self.box.told = f"Saved in {sendable(state.saved)}" if state.saved else ""
+            self.box.trouble = state.faults.get("save", "")
+
+    def _ask(self) -> None:
+        self._name = self.box.text = self.box.draft
+        self.state.save_as = self.box.draft
+        self.pane.press("save")
