@@ -51,3 +51,33 @@ def test_an_sae_of_another_model_is_shown_after_a_word(lab: Lab) -> None:
     page.wait("bars", "bars", "value === '40'")
     page.wait_selected(page.click_bar(0))
     assert page.button("Continue").is_enabled()
+
+
+def test_what_was_trained_is_saved_in_the_page_and_shown_again(lab: Lab) -> None:
+    nb = lab.open([cell()], height=1500)
+    nb.run_cell(0)
+    page = ExplorerPage(nb)
+    page.wait_painted()
+    page.trained()
+    weight = nb.run_code("print(float(explorer.sae.W_dec[3, 5]))")
+    form = page.pane("controls")
+    field = nb.scroll_into_view(form.get_by_label("name to save under"))
+    assert page.button("Save").is_disabled()
+    field.fill("../mine")
+    page.press("Save")
+    form.get_by_text("A name has 1 to 80 letters").wait_for()
+    assert field.get_attribute("aria-invalid") == "true"
+    field.fill("mine")
+    field.press("Enter")
+    form.get_by_text("Saved in saes/mine: your SAE, after block 2, step 120").wait_for()
+    assert field.get_attribute("aria-invalid") == "false"
+    field.press("Enter")
+    form.get_by_text("There is something named saes/mine already.").wait_for()
+    nb.screenshot("save-box")
+
+    page.press("Reset")
+    form.get_by_text("Now: the bundled SAE").wait_for()
+    form.get_by_label("folder of a saved SAE").fill("saes/mine")
+    page.press("Show")
+    form.get_by_text("Now: the SAE of mine, after block 2").wait_for()
+    assert nb.run_code("print(float(explorer.sae.W_dec[3, 5]))") == weight
