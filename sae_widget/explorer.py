@@ -28,7 +28,7 @@ from sae_widget.views.card import clean_name
 from sae_widget.views.clock import PageClock, is_polled
 from sae_widget.views.presets import PRESETS
 from sae_widget.views.selection import selection_for
-from sae_widget.views.tree import close_everything
+from sae_widget.views.tree import answer_the_page, close_everything
 
 if TYPE_CHECKING:
     from sae_widget.activations.base import Activations, LanguageModel
@@ -94,6 +94,7 @@ class SuperpositionExplorer(W.VBox):
             clock.observe(lambda _change: publisher.flush(), names=["ticks"])
             self.children = [*self.children, clock]
         self.layout.width, self.layout.grid_gap = "100%", "8px"
+        answer_the_page(self, *(widget for view in self._views for widget in view.unplaced))
         LayerKeeper(self.state, asked, layer_of)
         self._runner.start()
 

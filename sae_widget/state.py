@@ -34,6 +34,14 @@ class Status:
     trouble: bool = False  # the message tells of a fault or a refused input
 
 
+@dataclass(frozen=True, eq=False)
+class SaveAnswer:
+    """What came of a wish to save what is shown: where it is and what it was, or why it is not."""
+
+    saved: str = ""
+    trouble: str = ""
+
+
 class ExplorerState(HasTraits):
     """Every value of an explorer, once.
 
@@ -79,8 +87,8 @@ class ExplorerState(HasTraits):
     history = Instance("sae_widget.training.History", allow_none=True)
     history_tick = Int(0, help="rises when the history has grown")
     status = Instance(Status, ())
-    faults = Dict(help="pane name -> a sentence on what went wrong there; 'folder', 'save': with what was typed")
-    saved = Unicode(help="where 'save' kept something last, and what it was")
+    faults = Dict(help="pane name -> a sentence on what went wrong there; 'folder': with the one that was typed")
+    save_answer = Instance(SaveAnswer, (), help="to the last 'save', a new one each time")
     beat = Int(0, help="rises every two seconds while the kernel lives")
     offers = Tuple(help="buttons shown beside the status, names among OFFERS")
     card = Instance("sae_widget.features.FeatureCardData", allow_none=True, help="of the selected feature")

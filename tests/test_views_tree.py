@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ipywidgets as W
 import pytest
+from comm import DummyComm
+from ipywidgets.widgets.widget import _instances
 
-from sae_widget.views import VIEWS
+from sae_widget import SuperpositionExplorer
 from sae_widget.views.tree import answer_the_page, close_everything, every_widget
 from tests.hand_made import open_widgets
 
@@ -33,15 +35,19 @@ def test_close_everything_reaches_what_is_held_in_any_trait_but_keeps_what_is_sh
     assert open_widgets(state) == before
 
 
-@pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.name)
-def test_every_widget_of_a_view_answers_the_page(view, state, monkeypatch):
-    from comm import DummyComm
-
+@pytest.mark.parametrize("poll", ["0", "1"])
+def test_every_widget_of_an_explorer_answers_the_page(monkeypatch, poll):
     monkeypatch.setattr(DummyComm, "_reply_subshell_for", lambda *_: "gone", raising=False)  # as ipykernel 7.4 has it
-    shown = view(state)
-    routes = [widget.comm._reply_subshell_for for widget in every_widget(shown.widget, *shown.unplaced)]
-    assert len(routes) > 1 and not any(routes)
-    shown.close()
+    monkeypatch.setenv("SAE_WIDGET_POLL", poll)
+    before = set(_instances)
+    explorer = SuperpositionExplorer("the cat sat", model="bundled", layer=1)
+    explorer.wait(60)
+    explorer.selected_feature = int(explorer.features.prompt.strongest[0])
+    explorer.wait(60)
+    own = [widget for key, widget in _instances.items() if key not in before]
+    assert len(own) > 300
+    assert [widget for widget in own if widget.comm._reply_subshell_for is not None] == []
+    explorer.close()
 
 
 def test_kernels_that_do_not_choose_are_left_alone():

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("sae_widget")
 DEBOUNCE = 0.15
 """Seconds that an input must rest before it is acted on."""
-AT_ONCE = ("pause", "stop", "cancel", "retry", "load_gpt2")
+AT_ONCE = ("pause", "stop", "cancel", "retry", "load_gpt2", "save")
 BEGINNINGS = ("train", "resume")
 READ_INPUTS = ("text", "layer", "hook_name", "prepend_bos")
 

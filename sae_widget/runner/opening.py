@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from sae_widget.runner.follow import FollowingLoop
 from sae_widget.runner.loop import DEBOUNCE, ended
 from sae_widget.runner.opened import opened_from, typed_folder
 from sae_widget.runner.saving import save_named
+from sae_widget.state import SaveAnswer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from sae_widget.runner.opened import Opened
     from sae_widget.state import ExplorerState
 
+log = logging.getLogger("sae_widget")
 REPLACED = ("restore", "load_anyway", "keep")
 """Offers that mean nothing any more once a training begins."""
 
@@ -72,13 +75,15 @@ class OpeningLoop(FollowingLoop):
 
     def _do_save(self) -> None:
         """Keep what is shown under the name that was typed in the page; a training goes on meanwhile."""
+        self.publisher.flush()  # what the status line says is what is saved
         try:
-            saved = save_named(self.state)
+            answer = SaveAnswer(saved=save_named(self.state))
         except SaeFileError as fault:
-            self._fault(str(fault), "save")
-            return
-        self._fault("", "save")
-        self.publisher.post(saved=saved)
+            answer = SaveAnswer(trouble=str(fault))
+        except Exception as fault:  # it is no reason to end a training
+            log.exception("what is shown could not be saved")
+            answer = SaveAnswer(trouble=f"It could not be saved ({type(fault).__name__}: {fault}). Nothing was kept.")
+        self.publisher.post(save_answer=answer)
 
     def _refuse(self, said: str, *, typed: bool) -> None:
         """Say why an SAE is not shown, at the box too when its folder was typed there."""

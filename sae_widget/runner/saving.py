@@ -13,6 +13,7 @@ from sae_widget.checkpoint.base import reason
 from sae_widget.runs import FORM, describe_shown, write_explorer
 
 if TYPE_CHECKING:
+    from sae_widget.features import Features
     from sae_widget.state import ExplorerState
 
 SAVED = "saes"
@@ -22,8 +23,8 @@ _DEVICES = {"con", "prn", "aux", "nul", *(f"{kind}{n}" for kind in ("com", "lpt"
 """Names that Windows gives to no file, whatever ending they have."""
 
 
-def write_shown(state: ExplorerState, folder: str | os.PathLike[str]) -> None:
-    """Write the SAE that is shown, its statistics, the text, the recipe and the names.
+def write_shown(state: ExplorerState, folder: str | os.PathLike[str]) -> Features:
+    """Write the SAE that is shown, its statistics, the text, the recipe and the names; returns what was shown.
 
     Args:
         state: of the explorer.
@@ -41,6 +42,7 @@ def write_shown(state: ExplorerState, folder: str | os.PathLike[str]) -> None:
     path = Path(folder)
     save_sae(features.sae, path, None if features.stats is None else features.stats.tensors())
     write_explorer(path, saved)
+    return features
 
 
 def save_named(state: ExplorerState) -> str:
@@ -49,16 +51,18 @@ def save_named(state: ExplorerState) -> str:
     Raises:
         SaeFileError: for a name that is none or that is taken, without an SAE, or when it could not be written.
     """
-    name, features = state.save_as.strip(), state.features
-    if features is None:
+    name = state.save_as.strip()
+    if state.features is None:
         raise SaeFileError("There is no SAE to save yet: train one first.")
     if not name:
         raise SaeFileError("Type a name first. Nothing was saved.")
-    if not _NAME.fullmatch(name) or name.split(".")[0].lower() in _DEVICES:
+    if not _NAME.fullmatch(name):
         raise SaeFileError(
-            "A name has 1 to 80 letters (a to z), digits, dots, dashes and underscores, and begins with a letter or a "
-            "digit. Nothing was saved."
+            "A name has 1 to 80 letters (a to z), digits, dots, dashes and underscores; it begins with a letter or a "
+            "digit and does not end with a dot. Nothing was saved."
         )
+    if name.split(".")[0].lower() in _DEVICES:
+        raise SaeFileError(f"Windows keeps the name {name} for a device: choose another. Nothing was saved.")
     folder = Path(SAVED) / name
     try:
         folder.parent.mkdir(exist_ok=True)
@@ -68,8 +72,11 @@ def save_named(state: ExplorerState) -> str:
     except OSError as error:
         raise SaeFileError(f"{folder} could not be made: {reason(error)}. Nothing was saved.") from error
     try:
-        write_shown(state, folder)
-    except BaseException:
+        features = write_shown(state, folder)
+    except BaseException as error:
         shutil.rmtree(folder, ignore_errors=True)  # it was new, and holds at most a part
+        if isinstance(error, SaeFileError) and isinstance(error.__cause__, OSError):
+            why = reason(error.__cause__)
+            raise SaeFileError(f"{folder} could not be written: {why}. Nothing was saved: save it again.") from error
         raise
     return f"{folder}: {features.source}"

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from sae_widget.state import ExplorerState
-from sae_widget.views.tree import answer_the_page
 
 log = logging.getLogger("sae_widget")
 _STATIC = Path(__file__).parent / "static"
@@ -31,7 +30,6 @@ class View:
     def __init__(self, state: ExplorerState) -> None:
         self.state = state
         self.build()
-        answer_the_page(self.widget, *self.unplaced)
         self._redraw(None)
         state.observe(self._redraw, names=list(self.reads))
 

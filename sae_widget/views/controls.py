@@ -21,7 +21,7 @@ class Controls(Pane):
     reads = (
         *("model", "text", "layer", "hook_name", "prepend_bos", "corpus", "corpus_tokens", "settings"),
         *("refused", "language_model", "activations", "features", "history", "status", "faults"),
-        *("folder", "offers", "save_as", "saved"),
+        *("folder", "offers", "save_as", "save_answer"),
         *("weights", "layout", "rows", "measure"),  # a preset sets them too
     )
     pace: ClassVar[dict[str, float]] = {"status": 0.4}  # as the status line, so that both say the same

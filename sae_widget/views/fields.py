@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets as W
-from traitlets import Int, Unicode
+from traitlets import Bool, Int, Unicode
 
 from sae_widget.views.base import read_static
 from sae_widget.views.selection import GuardedWidget
@@ -89,6 +89,7 @@ class AskBox(GuardedWidget):
     told = Unicode(help="what stands below").tag(sync=True)
     trouble = Unicode(help="what stands there instead when it was refused").tag(sync=True)
     locked = Unicode(help="why nothing can be asked for now").tag(sync=True)
+    busy = Bool(False, help="whether an answer is awaited").tag(sync=True)
 
     def _fits(self, name: str, value: Any) -> bool:
         fits = super()._fits(name, value)

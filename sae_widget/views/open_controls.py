@@ -23,6 +23,7 @@ class OpenControls:
         self.pane, self.state = pane, pane.state
         self._folder = ""
         self.box = AskBox(
+            guard=self.state.lock,
             label="folder of a saved SAE",
             placeholder="folder where it is saved",
             action="Show",

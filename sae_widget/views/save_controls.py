@@ -10,6 +10,7 @@ from sae_widget.views.fields import AskBox
 from sae_widget.views.words import sendable
 
 if TYPE_CHECKING:
+    from sae_widget.state import SaveAnswer
     from sae_widget.views.pane import Pane
 
 MAX_NAME = 80  # characters
@@ -22,7 +23,9 @@ class SaveControls:
     def __init__(self, pane: Pane) -> None:
         self.pane, self.state = pane, pane.state
         self._name = ""
+        self._awaited: SaveAnswer | None = None  # the answer before the one that is awaited
         self.box = AskBox(
+            guard=self.state.lock,
             label="name to save under",
             placeholder="a name for it",
             action="Save",
@@ -42,10 +45,15 @@ class SaveControls:
                 self._name = name
                 self.box.show(name)
             self.box.locked = NOTHING_YET if state.features is None else ""
-            self.box.told = f"Saved in {sendable(state.saved)}" if state.saved else ""
-            self.box.trouble = state.faults.get("save", "")
+            answer = state.save_answer
+            self.box.busy = answer is self._awaited
+            self.box.told = f"Saved in {sendable(answer.saved)}" if answer.saved else ""
+            self.box.trouble = answer.trouble
 
     def _ask(self) -> None:
+        if self.box.busy:
+            return
+        self._awaited, self.box.busy = self.state.save_answer, True
         self._name = self.box.text = self.box.draft
         self.state.save_as = self.box.draft
         self.pane.press("save")

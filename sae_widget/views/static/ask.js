@@ -15,10 +15,11 @@ export default {
     el.append(field, button, words);
 
     const draw = () => {
-      const [told, trouble, locked] = ["told", "trouble", "locked"].map((name) => model.get(name));
+      const [told, locked] = [model.get("told"), model.get("locked")];
+      const trouble = field.value === model.get("text") ? model.get("trouble") : ""; // it was about what stood there
       field.disabled = Boolean(locked);
       field.title = locked || model.get("help");
-      button.disabled = Boolean(locked) || !field.value.trim();
+      button.disabled = Boolean(locked) || model.get("busy") || !field.value.trim();
       button.title = locked || `${model.get("hint")} (Enter)`;
       el.classList.toggle("sae-refused", Boolean(trouble));
       field.setAttribute("aria-invalid", String(Boolean(trouble)));
@@ -37,10 +38,10 @@ export default {
     });
     // Another view of this box, or Python, has asked for one.
     const take = () => {
-      field.value = model.get("text");
+      if (document.activeElement !== field || field.value === model.get("draft")) field.value = model.get("text");
       draw();
     };
     drawOn(model, ["text"], take, signal);
-    drawOn(model, ["told", "trouble", "locked"], draw, signal);
+    drawOn(model, ["told", "trouble", "locked", "busy"], draw, signal);
   },
 };
