@@ -102,7 +102,7 @@ class Workspace:
         Args:
             x: ``[batch, d_in]`` scaled activations.
         """
-        raise NotImplementedError
+        raise NotImplementedError  # every kind's workspace has its own
 
     def measure(self, x: torch.Tensor) -> None:
         """``forward`` as the trained SAE does it, where that is not the rule of training."""
@@ -116,7 +116,7 @@ class Workspace:
             penalty: weight of the sparsity penalty, before the division of ``loss_reduction``.
             dead: numbers of the features to revive (``SAE.revives_dead``), or None.
         """
-        raise NotImplementedError
+        raise NotImplementedError  # every kind's workspace has its own
 
     def _encode(self, x: torch.Tensor) -> None:
         n = x.shape[0]

@@ -97,7 +97,7 @@ class ActivationBars(Pane):
             layout=W.Layout(width="100%", height="220px", min_width="0"),
         )
         selection = selection_for(self.state)
-        self.shared.append(selection)
+        self.shared = [selection]
         self.bridge = BarsBridge(bars=self.bars, selection=selection, margin=MARGIN)
         self.watch(self.bridge, "turned", self._turn_to)
         plot = W.Box([self.figure], layout=W.Layout(width="100%", min_width="0", overflow="hidden"))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from sae_widget.state import ExplorerState
+from sae_widget.views.tree import close_everything
 
 log = logging.getLogger("sae_widget")
 _STATIC = Path(__file__).parent / "static"
@@ -25,7 +26,9 @@ class View:
     reads: ClassVar[tuple[str, ...]] = ()
     widget: Any
     unplaced: Sequence[Any] = ()
-    """Widgets that are not always below the view's own."""
+    """Widgets that are not always below the view's own, closed with it."""
+    shared: Sequence[Any] = ()
+    """Widgets below it that other views use as well: not closed with it."""
 
     def __init__(self, state: ExplorerState) -> None:
         self.state = state
@@ -46,9 +49,9 @@ class View:
         raise NotImplementedError  # every view has its own
 
     def close(self) -> None:
-        """Stop observing and close every widget of the pane."""
+        """Stop observing and close every widget of the pane, with its layouts and styles."""
         self.state.unobserve(self._redraw, names=list(self.reads))
-        close_tree(self.widget)
+        close_everything(self.widget, *self.unplaced, keep=self.shared)
 
     def _redraw(self, _change: Any) -> None:
         with self.state.lock:
@@ -58,14 +61,6 @@ class View:
             except Exception as fault:
                 log.exception("view %s failed", self.name)
                 self.show_fault(f"This pane could not be drawn ({type(fault).__name__}: {fault}). The rest goes on.")
-
-
-def close_tree(widget: Any) -> None:
-    """Close a widget and everything below it, and drop its observers."""
-    for child in getattr(widget, "children", ()):
-        close_tree(child)
-    widget.unobserve_all()
-    widget.close()
 
 
 def read_static(*names: str) -> str:

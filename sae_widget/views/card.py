@@ -49,7 +49,7 @@ class FeatureCard(Pane):
     def build_content(self) -> list[W.Widget]:
         """The card's body."""
         selection = selection_for(self.state)
-        self.shared.append(selection)
+        self.shared = [selection]
         self.body = CardBody(selection=selection)
         self.watch(self.body, "named", self._name)
         return [self.body]

@@ -96,8 +96,14 @@ class AskBox(GuardedWidget):
         return fits and (name != "draft" or (len(value) <= self.limit and value == sendable(value)))
 
     def show(self, text: str) -> None:
-        """Put a text into the field, of which this then is no draft any more."""
-        self.text = self.draft = text
+        """Put a text into the field, unless it is what was asked for last: what is typed since then stays."""
+        if text != self.text:
+            self.text = self.draft = text
+
+    def take(self) -> str:
+        """What is in the field, which with this is asked for."""
+        self.text = self.draft
+        return self.draft
 
 
 class Locks:

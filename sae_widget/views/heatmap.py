@@ -92,7 +92,8 @@ class WeightHeatmap(View):
 
     def build(self) -> None:
         """Make the widget."""
-        self.widget = HeatmapWidget(selection=selection_for(self.state), asked=self._asked, guard=self.state.lock)
+        self.shared = [selection_for(self.state)]
+        self.widget = HeatmapWidget(selection=self.shared[0], asked=self._asked, guard=self.state.lock)
         self._clock = time.monotonic
         self._order = np.zeros(0, dtype=np.int64)
         self._drawn: Features | None = None

@@ -21,7 +21,6 @@ class OpenControls:
 
     def __init__(self, pane: Pane) -> None:
         self.pane, self.state = pane, pane.state
-        self._folder = ""
         self.box = AskBox(
             guard=self.state.lock,
             label="folder of a saved SAE",
@@ -40,12 +39,9 @@ class OpenControls:
 
     def draw(self) -> None:
         """Bring the field to what the state says, with what came of the last folder."""
-        state, folder = self.state, sendable(self.state.folder)
-        said = state.faults.get("folder", "")
+        state, said = self.state, self.state.faults.get("folder", "")
         with self.box.hold_sync():
-            if folder != self._folder:
-                self._folder = folder
-                self.box.show(folder)
+            self.box.show(sendable(state.folder))
             running = state.status.phase in ("training", "paused", "stopping")
             self.box.locked = STOP_FIRST if running else ""
             self.box.told = "" if running or state.features is None else f"Now: {state.features.source}"
@@ -54,6 +50,5 @@ class OpenControls:
         self.question.layout.display = "" if asked else "none"
 
     def _ask(self) -> None:
-        self._folder = self.box.text = self.box.draft
-        self.state.folder = self.box.draft
+        self.state.folder = self.box.take()
         self.pane.press("show")

@@ -15,7 +15,6 @@ from sae_widget.state import ExplorerState
 from sae_widget.views import palette
 from sae_widget.views.base import View, log, read_static
 from sae_widget.views.selection import GuardedWidget
-from sae_widget.views.tree import close_everything
 from sae_widget.views.words import OFFER_WORDS
 
 
@@ -85,7 +84,6 @@ class Pane(View):
         self._timer: threading.Timer | None = None
         self._drawn_at = -1e9
         self._closed = False
-        self.shared: list[W.Widget] = []  # widgets that other panes use as well: not closed with this one
         self.draws = 0
         super().__init__(state)
 
@@ -136,14 +134,13 @@ class Pane(View):
         return button
 
     def close(self) -> None:
-        """Stop observing and close every widget of the pane, with its layouts and styles."""
+        """Draw no more, then close as every view does."""
         with self.state.lock:
             self._closed = True
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
-        self.state.unobserve(self._redraw, names=list(self.reads))
-        close_everything(self.widget, *self.unplaced, keep=self.shared)
+        super().close()
 
     def redraw(self) -> None:
         """Draw now, for instance to bring a refused field back to what the state says."""

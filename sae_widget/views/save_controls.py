@@ -22,7 +22,6 @@ class SaveControls:
 
     def __init__(self, pane: Pane) -> None:
         self.pane, self.state = pane, pane.state
-        self._name = ""
         self._awaited: SaveAnswer | None = None  # the answer before the one that is awaited
         self.box = AskBox(
             guard=self.state.lock,
@@ -39,13 +38,10 @@ class SaveControls:
 
     def draw(self) -> None:
         """Bring the field to what the state says."""
-        state, name = self.state, sendable(self.state.save_as)
+        state, answer = self.state, self.state.save_answer
         with self.box.hold_sync():
-            if name != self._name:
-                self._name = name
-                self.box.show(name)
+            self.box.show(sendable(state.save_as))
             self.box.locked = NOTHING_YET if state.features is None else ""
-            answer = state.save_answer
             self.box.busy = answer is self._awaited
             self.box.told = f"Saved in {sendable(answer.saved)}" if answer.saved else ""
             self.box.trouble = answer.trouble
@@ -54,6 +50,5 @@ class SaveControls:
         if self.box.busy:
             return
         self._awaited, self.box.busy = self.state.save_answer, True
-        self._name = self.box.text = self.box.draft
-        self.state.save_as = self.box.draft
+        self.state.save_as = self.box.take()
         self.pane.press("save")

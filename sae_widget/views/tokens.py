@@ -68,7 +68,8 @@ class TokenStrip(View):
 
     def build(self) -> None:
         """Make the widget."""
-        self.widget = TokensWidget(selection=selection_for(self.state), asked=self._asked, guard=self.state.lock)
+        self.shared = [selection_for(self.state)]
+        self.widget = TokensWidget(selection=self.shared[0], asked=self._asked, guard=self.state.lock)
         self._clock = time.monotonic
         self._text: Activations | None = None
         self._drawn: Features | None = None
