@@ -12,10 +12,12 @@ from sae_widget.config import TrainConfig
 from sae_widget.sae import REGISTRY
 from sae_widget.training import (
     Trainer,
+    pairs,
     products,
+    rare,
     schedule,
     small,
-    sparse,
+    topk,
 )
 from sae_widget.training.gradients import AUX_COEFFICIENT, Workspace
 from sae_widget.training.workspaces import workspace
@@ -125,6 +127,8 @@ def random_workspace(architecture: str, *, center: bool = True, **changes: Any) 
     own = {"architecture": architecture, "d_sae": D_SAE, "k": K, "unit_norm_decoder": False, "bandwidth": 0.8}
     work = workspace(D_IN, N, TrainConfig(**(own | changes)), center)
     work.fresh()
+    if "pays" in work.memory:
+        work.memory["pays"].fill_(2.0)  # from the first step on, where a batch is large enough for pairs
     work.params.vector.normal_(generator=generator(8))
     for name, vector in work.params.extra.items():
         vector.mul_(0.3)
@@ -148,25 +152,28 @@ class TestGradients:
     def test_equal_autograd(
         self, architecture: str, center: bool, reduction: str, dead: list[int], way: str, monkeypatch: Any
     ) -> None:
-        monkeypatch.setattr(sparse, "SMALLEST", 0 if way == "pairs" else 2**40)
+        for module in (topk, rare):
+            monkeypatch.setattr(module, "SMALLEST", 0 if way == "pairs" else 2**40)
         monkeypatch.setattr(small, "SMALL", 2**40 if way == "numpy" else 0)
-        self.check(architecture, dead, center=center, loss_reduction=reduction)
+        self.check(architecture, dead, way, center=center, loss_reduction=reduction)
 
     @pytest.mark.parametrize("reduction", ["sum", "mean"])
     def test_jumprelu_with_a_target(self, reduction: str) -> None:
         self.check("jumprelu", [], loss_reduction=reduction, target_l0=7.0)
 
     def test_without_the_sampled_product_of_this_build(self, monkeypatch: Any) -> None:
-        monkeypatch.setattr(sparse, "SMALLEST", 0)
-        monkeypatch.setattr(sparse, "samples", lambda: False)
-        monkeypatch.setattr(sparse, "GATHERED", 10)
+        monkeypatch.setattr(topk, "SMALLEST", 0)
+        monkeypatch.setattr(pairs, "samples", lambda: False)
+        monkeypatch.setattr(pairs, "GATHERED", 10)
         self.check("topk", DEAD)
 
-    def check(self, architecture: str, dead: list[int], **changes: Any) -> None:
+    def check(self, architecture: str, dead: list[int], way: str = "", **changes: Any) -> None:
         work = random_workspace(architecture, **changes)
         x = torch.randn(N, D_IN, generator=generator(9))
         expected = Reference(work, x, dead)
         work.forward(x)
+        if way:
+            assert getattr(work, "is_sparse", False) is (way == "pairs" or "batchtopk" in architecture)
         wanted = torch.tensor(dead) if dead and work.kind.revives_dead else None
         losses = work.backward(x, PENALTY if has_penalty(architecture) else 0.0, wanted)
         assert losses.total == pytest.approx(float(expected.loss.detach()), rel=1e-5)

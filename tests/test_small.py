@@ -44,7 +44,7 @@ class TestWhen:
     def test_not_in_bfloat16_nor_over_pairs(self, monkeypatch: pytest.MonkeyPatch) -> None:
         assert not made(precision="bfloat16").is_small
         assert made(architecture="topk").is_small
-        monkeypatch.setattr("sae_widget.training.sparse.SMALLEST", 0)
+        monkeypatch.setattr("sae_widget.training.topk.SMALLEST", 0)
         assert not made(architecture="topk").is_small
 
 

@@ -9,7 +9,7 @@ import pytest
 from benchmarks.plain import PlainLoop
 from sae_widget.config import TrainConfig
 from sae_widget.metrics import explained_variance
-from sae_widget.training import Trainer, sparse
+from sae_widget.training import Trainer, rare, topk
 from tests.training_runs import ladder
 
 HELD_OUT = 1000
@@ -17,9 +17,11 @@ HELD_OUT = 1000
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
-@pytest.mark.parametrize("architecture", ["standard", "topk"])
-def test_as_good_as_the_plain_loop(architecture: str, seed: int, monkeypatch: Any) -> None:
-    monkeypatch.setattr(sparse, "SMALLEST", 0)  # pairs and bfloat16 at a size at which neither would be taken
+@pytest.mark.parametrize(("architecture", "pays"), [("standard", 0.0), ("standard", 0.5), ("topk", 0.0)])
+def test_as_good_as_the_plain_loop(architecture: str, pays: float, seed: int, monkeypatch: Any) -> None:
+    for module in (topk, rare):
+        monkeypatch.setattr(module, "SMALLEST", 0)  # pairs and bfloat16 at a size at which neither would be taken
+    monkeypatch.setattr(rare, "share_that_pays", lambda *_: pays)  # over matrices in the first case, then over pairs
     values, position, _ = ladder(9_000)
     config = TrainConfig(
         architecture=architecture, d_sae=160, k=4, steps=350, batch_size=512, seed=seed, precision="bfloat16"
@@ -36,3 +38,4 @@ def test_as_good_as_the_plain_loop(architecture: str, seed: int, monkeypatch: An
     assert found[0] == pytest.approx(wanted[0], abs=0.005)
     assert found[1] == pytest.approx(wanted[1], rel=0.02)
     assert fast._engine.work.bfloat16
+    assert fast._engine.work.is_sparse is (architecture == "topk" or bool(pays))

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from sae_widget.training.largest import places
-from sae_widget.training.sparse import Pairs, TopKWorkspace, sampled, token_of
+from sae_widget.training.pairs import Pairs, sampled, token_of
+from sae_widget.training.topk import TopKWorkspace
 
 if TYPE_CHECKING:
     from sae_widget.training.gradients import Weights
-    from sae_widget.training.sparse import ByFeature
+    from sae_widget.training.pairs import ByFeature
 
 THRESHOLD_RATE = 0.01  # weight of the newest batch in the running mean of the smallest activation (SAELens' value)
 CANDIDATES = 0.7  # of that mean: what is below is not looked at, unless too little is left
@@ -35,14 +36,12 @@ class BatchTopKWorkspace(TopKWorkspace):
 
     def applied(self) -> None:
         """Bring the threshold nearer to the smallest activation of the last batch."""
-        value = self.pairs.value
-        smallest = self.mesh.gather(value.min() if len(value) else value.new_tensor(torch.inf)).min()
         known = self.memory["threshold"]
-        if not bool(torch.isfinite(smallest)):  # nothing fired
+        if not bool(torch.isfinite(self._smallest)):  # nothing fired
             return
-        known.add_(smallest - known, alpha=THRESHOLD_RATE if float(known) else 1.0)
+        known.add_(self._smallest - known, alpha=THRESHOLD_RATE if float(known) else 1.0)
 
-    def _sparse(self) -> bool:
+    def _sparse(self, n: int) -> bool:
         return True
 
     def _choose(self, pre: torch.Tensor) -> Pairs:
@@ -53,7 +52,10 @@ class BatchTopKWorkspace(TopKWorkspace):
             chosen = self._likely(flat, wanted)
         if chosen is None:
             chosen = flat.topk(min(wanted, len(flat)), sorted=False).indices
-        return self._pairs(pre, chosen[flat[chosen] > 0].sort().values)
+        pairs = self._pairs(pre, chosen[flat[chosen] > 0].sort().values)
+        value = pairs.value  # looked at here, where nothing is applied yet if another process is gone
+        self._smallest = self.mesh.gather(value.min() if len(value) else value.new_tensor(torch.inf)).min()
+        return pairs
 
     def _likely(self, flat: torch.Tensor, wanted: int) -> torch.Tensor | None:
         """The largest, looked for among those near the last threshold; None when these are too few or too many."""

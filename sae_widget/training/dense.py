@@ -19,11 +19,8 @@ class DenseWorkspace(Workspace):
 
     def forward(self, x: torch.Tensor) -> None:
         """Fill ``error``, and what ``backward`` needs."""
-        n = x.shape[0]
         self._encode(x)
-        acts = first(self.acts, n)
-        self._fire(first(self.pre, n), acts)
-        self.products.decode(acts, first(self.target, n), first(self.error, n))
+        self._activate(x.shape[0])
 
     def backward(self, x: torch.Tensor, penalty: float, dead: torch.Tensor | None) -> Losses:
         """Fill ``grads`` from what ``forward`` left."""
@@ -45,6 +42,12 @@ class DenseWorkspace(Workspace):
             sparsity += revive.add_to(g)
         self._bias_gradients()
         return Losses(reconstruction, sparsity, fired)
+
+    def _activate(self, n: int) -> None:
+        """From ``hidden_pre`` to the error."""
+        acts = first(self.acts, n)
+        self._fire(first(self.pre, n), acts)
+        self.products.decode(acts, first(self.target, n), first(self.error, n))
 
     def _fire(self, pre: torch.Tensor, acts: torch.Tensor) -> None:
         self.kind.fire(pre, acts, self.config)

@@ -130,13 +130,15 @@ class Engine:
 
         Raises:
             TrainingFault: its loss or gradient is not finite; nothing of it was applied.
-            MeshFault: another process is gone; nothing of it was applied.
+            MeshFault: another process is gone; nothing of it was applied, or all.
         """
+        before = self.step
         try:
             with np.errstate(all="ignore"):  # what is not finite is looked for, and told in our words
                 return self._one_step()
         except MeshFault:
-            self.feed.undo()
+            if self.step == before:
+                self.feed.undo()
             raise
 
     def _one_step(self) -> TrainStep:

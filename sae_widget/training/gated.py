@@ -6,14 +6,18 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from sae_widget.training.dense import DenseWorkspace
+from sae_widget.training.base import first
 from sae_widget.training.gradients import Losses
+from sae_widget.training.pairs import sampled
+from sae_widget.training.rare import RareWorkspace
 
 if TYPE_CHECKING:
     from sae_widget.sae.gated import GatedSAE
+    from sae_widget.training.gradients import Weights
+    from sae_widget.training.pairs import Pairs
 
 
-class GatedWorkspace(DenseWorkspace):
+class GatedWorkspace(RareWorkspace):
     """The loss of Rajamanoharan et al. 2024 (https://arxiv.org/abs/2404.16014).
 
     ``||x - sae_out||^2 + l1_coefficient * sum relu(gate) + ||x - (relu(gate) @ W_dec + b_dec)||^2`` with decoder and
@@ -40,13 +44,36 @@ class GatedWorkspace(DenseWorkspace):
         torch.mul(pre, gain.to(dtype), out=acts).add_(shift.to(dtype)).clamp_min_(0.0)
         torch.ops.aten.threshold_backward.grad_input(acts, pre, 0.0, grad_input=acts)
 
-    def backward(self, x: torch.Tensor, penalty: float, dead: torch.Tensor | None) -> Losses:
-        """Fill ``grads`` from what ``forward`` left."""
+    def _n_pairs(self, fired: torch.Tensor) -> float:
+        return self._n_open
+
+    def _fired_by(self, pairs: Pairs) -> torch.Tensor:
+        gain, p = self._gain(), self.params
+        shift = p.extra["b_mag"] - gain * p.b_enc
+        return (pairs.value * gain[pairs.feature]).add_(shift[pairs.feature]).clamp_min_(0.0)
+
+    def _through_pairs(self, grad: torch.Tensor, fires: torch.Tensor, fired: torch.Tensor, weights: Weights) -> float:
+        n, g, pairs = len(self.pairs.starts) - 1, self.grads, self.pairs
+        gate, gate_error = pairs._replace(value=self.hidden), first(self.gate_error, n)
+        self.decode(gate, gate_error).sub_(first(self.target, n))
+        sparsity = weights.error * float(torch.dot(gate_error.view(-1), gate_error.view(-1)))
+        sparsity += weights.act * float(gate.value.sum())
+        gate_grad = sampled(gate, gate_error.mul_(2.0 * weights.error), self.params.W_dec).add_(weights.act)
+        grad.mul_(fires)
+        gain, without_bias = self._gain(), self.hidden - self.params.b_enc[pairs.feature]
+        g.b_enc.copy_(self._by_feature(gate_grad))
+        g.extra["b_mag"].copy_(self._by_feature(grad))
+        g.extra["r_mag"].copy_(self._by_feature(without_bias.mul_(grad))).mul_(gain)
+        grad.mul_(gain[pairs.feature]).add_(gate_grad)
+        return sparsity
+
+    def _over_matrices(self, x: torch.Tensor, penalty: float, dead: torch.Tensor | None) -> Losses:
         n, g, p = len(x), self.grads, self.params
         acts, grad_pre, gate, gate_grad = self.acts[:n], self.scratch[:n], self.gate[:n], self.gate_grad[:n]
         pre, weights, gate_error = self.pre[:n], self._weights(n, penalty), self.gate_error[:n]
         fired = self.products.count(acts, grad_pre)
         torch.clamp_min(pre, 0.0, out=gate)
+        self._n_open = float(self.products.count(gate, gate_grad).sum())
         self.products.decode(gate, self.target[:n], gate_error)
         auxiliary = weights.error * float(torch.dot(gate_error.view(-1), gate_error.view(-1)))
         sparsity = auxiliary + (weights.act * self.products.total(gate) if weights.act else 0.0)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from sae_widget.training.dense import DenseWorkspace
+from sae_widget.training.rare import RareWorkspace
+
+if TYPE_CHECKING:
+    from sae_widget.training.gradients import Weights
+    from sae_widget.training.pairs import Pairs
 
 
-class JumpReLUWorkspace(DenseWorkspace):
+class JumpReLUWorkspace(RareWorkspace):
     """The straight-through estimators of Rajamanoharan et al. 2024 (https://arxiv.org/abs/2407.14435).
 
     ``feature_acts = hidden_pre * (hidden_pre > threshold)``; its gradient to ``hidden_pre`` is 1 where a feature fires.
@@ -25,6 +29,7 @@ class JumpReLUWorkspace(DenseWorkspace):
 
     def applied(self) -> None:
         """Keep the thresholds at 0 or above."""
+        super().applied()
         self.params.extra["threshold"].clamp_min_(0.0)
 
     def resize(self, batch_size: int) -> None:
@@ -37,8 +42,25 @@ class JumpReLUWorkspace(DenseWorkspace):
         torch.gt(pre, threshold, out=acts)
         acts.mul_(pre)
 
+    def _bound(self) -> torch.Tensor:
+        """Below the thresholds' windows."""
+        return (self.params.extra["threshold"] - self.config.bandwidth / 2).to(self.pre.dtype)
+
+    def _fired_by(self, pairs: Pairs) -> torch.Tensor:
+        return torch.where(pairs.value > self._thresholds(pairs), pairs.value, 0.0)
+
+    def _thresholds(self, pairs: Pairs) -> torch.Tensor:
+        return self.params.extra["threshold"].to(self.pre.dtype).float()[pairs.feature]
+
+    def _n_pairs(self, fired: torch.Tensor) -> float:
+        return super()._n_pairs(fired) + self._n_near
+
     def _penalty(self, acts: torch.Tensor, fired: torch.Tensor, per_act: float) -> float:
-        count, target, n = fired.sum(), self.config.target_l0, len(acts)
+        return self._price(fired, len(acts), per_act)
+
+    def _price(self, fired: torch.Tensor, n: int, per_act: float) -> float:
+        """The penalty of so many features that fire on ``n`` rows, ``[d_sae]``; its slope is kept."""
+        count, target = fired.sum(), self.config.target_l0
         if not target:
             self._slope = per_act
             return per_act * float(count)
@@ -49,12 +71,25 @@ class JumpReLUWorkspace(DenseWorkspace):
         return whole * excess * excess
 
     def _through_activation(self, grad: torch.Tensor, acts: torch.Tensor, per_act: float) -> None:
-        n, bandwidth, threshold = len(grad), self.config.bandwidth, self.params.extra["threshold"]
+        n, threshold = len(grad), self.params.extra["threshold"].to(self.pre.dtype)
         window, pre = self.window[:n], self.pre[:n]
-        torch.sub(pre, threshold.to(pre.dtype), out=window).abs_()
-        torch.lt(window, bandwidth / 2, out=window)
+        torch.sub(pre, threshold, out=window).abs_()
+        torch.lt(window, self.config.bandwidth / 2, out=window)
         near = self.products.count(window, self.scratch2[:n])
         along = torch.sum(window.mul_(grad), 0, dtype=torch.float32)
-        slope = (threshold * along + self._slope * near) / -bandwidth
-        self.grads.extra["threshold"].copy_(slope)
+        self._threshold_gradient(along, near)
         torch.ops.aten.threshold_backward.grad_input(grad, acts, 0.0, grad_input=grad)
+
+    def _through_pairs(self, grad: torch.Tensor, fires: torch.Tensor, fired: torch.Tensor, weights: Weights) -> float:
+        pairs = self.pairs
+        sparsity = self._price(fired, len(pairs.starts) - 1, weights.act)
+        near = (self.hidden - self._thresholds(pairs)).abs_().lt(self.config.bandwidth / 2).float()
+        self._threshold_gradient(self._by_feature(near * grad), self._by_feature(near))
+        grad.mul_(fires)
+        return sparsity
+
+    def _threshold_gradient(self, along: torch.Tensor, near: torch.Tensor) -> None:
+        """From the gradients of ``feature_acts`` in the windows, and how many rows there are. Both ``[d_sae]``."""
+        self._n_near = float(near.sum())
+        slope = (self.params.extra["threshold"] * along + self._slope * near) / -self.config.bandwidth
+        self.grads.extra["threshold"].copy_(slope)

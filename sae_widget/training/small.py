@@ -16,7 +16,8 @@ from sae_widget.training.base import first
 from sae_widget.training.dense import DenseWorkspace
 from sae_widget.training.gradients import CANCELS, Losses
 from sae_widget.training.largest import sorting_is_fast
-from sae_widget.training.sparse import TopKWorkspace
+from sae_widget.training.rare import ReLUWorkspace
+from sae_widget.training.topk import TopKWorkspace
 
 if TYPE_CHECKING:
     from sae_widget.training.base import Flat
@@ -161,6 +162,10 @@ class SmallWorkspace(DenseWorkspace):
         rows = self._p.W_dec
         norm = np.sqrt(np.einsum("ij,ij->i", rows, rows))
         np.divide(rows, np.maximum(norm, np.float32(1e-12))[:, None], out=rows)
+
+
+class SmallReLUWorkspace(SmallWorkspace, ReLUWorkspace):
+    """ReLU and an L1 penalty; small batches are never sparse."""
 
 
 class SmallTopKWorkspace(SmallWorkspace, TopKWorkspace):

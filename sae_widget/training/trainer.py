@@ -229,8 +229,8 @@ class Trainer:
                 ahead.settle()
 
 
-WAYS = ("memory.divides", "memory.multiplies")
-"""Names in a state: which of two ways to the same result was measured to be faster when the run began."""
+WAYS = ("memory.divides", "memory.multiplies", "memory.pays", "memory.share")
+"""Names in a state: by which of two ways to the same result a step goes."""
 
 
 def train(

@@ -8,13 +8,14 @@ from sae_widget.training.batchtopk import BatchTopKWorkspace, MatryoshkaWorkspac
 from sae_widget.training.gated import GatedWorkspace
 from sae_widget.training.jumprelu import JumpReLUWorkspace
 from sae_widget.training.products import wants_bfloat16
-from sae_widget.training.small import SmallTopKWorkspace, SmallWorkspace
+from sae_widget.training.small import SmallReLUWorkspace, SmallTopKWorkspace, SmallWorkspace
 
 if TYPE_CHECKING:
     from sae_widget.config import TrainConfig
     from sae_widget.training.gradients import Workspace
 
 RULES: dict[str, type[Workspace]] = {
+    "standard": SmallReLUWorkspace,
     "topk": SmallTopKWorkspace,
     "batchtopk": BatchTopKWorkspace,
     "matryoshka_batchtopk": MatryoshkaWorkspace,

@@ -1,0 +1,83 @@
+"""Kinds whose features fire where a number is above a bound: over pairs once few enough do.
+
+A run begins with many features that fire, and soon few do. Of how few pairs are faster is a matter of the processor.
+Which way a step goes follows from the share of pairs in the step before: a run that goes on from its state goes the
+same way.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from sae_widget.training.pairs import pairs_where
+from sae_widget.training.sparse import SparseWorkspace
+from sae_widget.training.sums import share_that_pays
+
+if TYPE_CHECKING:
+    from sae_widget.training.gradients import Losses, Weights
+    from sae_widget.training.pairs import Pairs
+
+SMALLEST = 2**27  # multiplications of a dense product; below, whole matrices are faster
+
+
+class RareWorkspace(SparseWorkspace):
+    """Steps over the pairs of which ``hidden_pre`` is above ``_bound``: all that fire, and what else is needed."""
+
+    hidden: torch.Tensor  # their hidden_pre, float32 [n_pairs]
+    _share = 1.0  # of the pairs, in the last ``backward``
+
+    def fresh(self) -> None:
+        """Set what a new SAE starts with besides its matrices."""
+        super().fresh()
+        pays = share_that_pays(self.products.dtype, self.device.type)
+        self.memory["pays"] = torch.tensor(pays, dtype=torch.float32)
+        self.memory["share"] = torch.ones((), dtype=torch.float32)  # in the last step that was applied
+
+    def backward(self, x: torch.Tensor, penalty: float, dead: torch.Tensor | None) -> Losses:
+        """Fill ``grads`` from what ``forward`` left."""
+        losses = super().backward(x, penalty, dead)
+        if self.device.type != "cpu":  # never over pairs there, and to count would be to wait
+            return losses
+        count = len(self.hidden) if self.is_sparse else self._n_pairs(losses.fired)
+        share = torch.tensor(count / (len(x) * self.d_sae), dtype=torch.float32)
+        self._share = float(self.mesh.mean_(share))  # here, where nothing is applied yet if another process is gone
+        return losses
+
+    def applied(self) -> None:
+        """Take note that the step of the last ``forward`` was applied."""
+        super().applied()
+        self.memory["share"].fill_(self._share)
+
+    def _sparse(self, n: int) -> bool:
+        return n * self.d_in * self.d_sae >= SMALLEST and bool(self.memory["share"] < self.memory["pays"])
+
+    def _choose(self, pre: torch.Tensor) -> Pairs:
+        room = self.scratch.view(-1).view(torch.bool)[: pre.numel()].view(pre.shape)
+        pairs = pairs_where(torch.gt(pre, self._bound(), out=room), pre)
+        self.hidden = pairs.value
+        return pairs._replace(value=self._fired_by(pairs))
+
+    def _bound(self) -> torch.Tensor | float:
+        """Pairs are above this. ``[d_sae]``, or one number for all."""
+        return 0.0
+
+    def _n_pairs(self, fired: torch.Tensor) -> float:
+        """How many pairs there would have been in a step over whole matrices, or somewhat more."""
+        return float(fired.sum())
+
+    def _fired_by(self, pairs: Pairs) -> torch.Tensor:
+        """The feature activations of pairs that come with their ``hidden_pre``. ``[n_pairs]``."""
+        return pairs.value
+
+
+class ReLUWorkspace(RareWorkspace):
+    """ReLU and an L1 penalty."""
+
+    def _through_pairs(self, grad: torch.Tensor, fires: torch.Tensor, fired: torch.Tensor, weights: Weights) -> float:
+        """The gradient of ``hidden_pre`` in place of that of ``feature_acts``; every pair fires."""
+        if not weights.act:
+            return 0.0
+        grad.add_(weights.act)
+        return weights.act * float(self.pairs.value.sum())

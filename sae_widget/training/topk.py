@@ -1,0 +1,65 @@
+"""The training rule of TopK SAEs."""
+
+from __future__ import annotations
+
+import torch
+
+from sae_widget.threads import using
+from sae_widget.training.base import first
+from sae_widget.training.largest import dividing_is_fast, keep_largest, places_of_largest
+from sae_widget.training.pairs import Pairs
+from sae_widget.training.sparse import SparseWorkspace
+
+SMALLEST = 2**21  # multiplications of a dense product; below, whole matrices are faster
+SPARSE_BELOW = 1 / 8  # of the features firing; with more, whole matrices are faster
+
+
+class TopKWorkspace(SparseWorkspace):
+    """The k largest of each token: over pairs where that is faster, over whole matrices elsewhere."""
+
+    def resize(self, batch_size: int) -> None:
+        """Make the buffers for another batch size."""
+        self._small = batch_size * self.d_in * self.d_sae < SMALLEST
+        super().resize(batch_size)
+        if not self._small:
+            self.acts = self.scratch = self.pre  # never used: a change to a dense k makes them
+
+    def fresh(self) -> None:
+        """Set what a new SAE starts with besides its matrices."""
+        super().fresh()
+        divides = dividing_is_fast(self.products.dtype, self.device.type)
+        # Of a run, and kept with it: of equal numbers each way takes others.
+        self.memory["divides"] = torch.tensor(float(divides), dtype=torch.float32)
+
+    @property
+    def k(self) -> int:
+        """Features that fire on a token."""
+        wanted = round(self.config.target_l0) if self.config.target_l0 else self.config.k
+        return max(1, min(wanted, self.d_sae))
+
+    def _sparse(self, n: int) -> bool:
+        return not self._small and self.k <= SPARSE_BELOW * self.d_sae
+
+    def _activate(self, n: int) -> None:
+        if self.acts is self.pre:
+            self.acts, self.scratch = torch.empty_like(self.pre), torch.empty_like(self.pre)
+        super()._activate(n)
+
+    def _fire(self, pre: torch.Tensor, acts: torch.Tensor) -> None:
+        keep_largest(pre, self.k, acts, first(self.scratch, pre.shape[0]))
+
+    def _choose(self, pre: torch.Tensor) -> Pairs:
+        if self.memory["divides"]:
+            return self._pairs(pre, places_of_largest(pre, self.k))
+        values, indices = pre.topk(self.k, dim=-1, sorted=False)
+        starts = torch.arange(0, indices.numel() + 1, self.k, device=pre.device)
+        return Pairs(starts, indices.view(-1), values.float().clamp_min_(0.0).view(-1))
+
+    def _pairs(self, pre: torch.Tensor, flat: torch.Tensor) -> Pairs:
+        """The pairs at these places of the flat ``pre``, which rise."""
+        with using(1):
+            token = torch.div(flat, self.d_sae, rounding_mode="floor")
+            starts = token.new_zeros(len(pre) + 1)
+            torch.cumsum(torch.bincount(token, minlength=len(pre)), 0, out=starts[1:])
+            value = pre.reshape(-1).index_select(0, flat).float()
+            return Pairs(starts, flat - token.mul_(self.d_sae), value)
