@@ -8,9 +8,9 @@ from pathlib import Path
 KEPT_FREE = 0.15  # of what the limits leave
 FIXED_BYTES = 100_000_000  # what torch and the temporaries of a step need besides, measured
 WEIGHT_BYTES = 40  # for each of d_in x d_sae: two matrices' weights, gradients, Adam's moments, and a copy to show
-BATCH_BYTES = {"topk": 8, "standard": 14}
+BATCH_BYTES = {"topk": 8, "standard": 16}
 """For each of batch x d_sae, measured (``tests/test_soak_memory.py``); ``OTHER_BATCH_BYTES`` for the other kinds."""
-OTHER_BATCH_BYTES = 20
+OTHER_BATCH_BYTES = 22
 CORPUS_BYTES = 8  # for each of n_tokens x d_in: the pieces as they are read, and all of them as one
 BUFFER_ROW_BYTES = 6  # for each of the rows held x d_in: float32, and a block as it is read
 CGROUP_V2 = Path("/sys/fs/cgroup")

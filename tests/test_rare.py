@@ -94,6 +94,17 @@ class TestWhen:
         work.forward(torch.randn(N, D_IN, generator=generator(2)))
         assert not work.is_sparse
 
+    def test_a_batch_that_grows_is_measured_then(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(rare, "SMALLEST", 1000 * D_IN * D_SAE)
+        work = workspace(D_IN, N, TrainConfig(architecture="standard", d_sae=D_SAE), True)
+        work.fresh()
+        assert not work.memory["pays"]
+        work.resize(1000)
+        assert float(work.memory["pays"]) == pytest.approx(PAYS)
+        monkeypatch.setattr(rare, "share_that_pays", lambda *_: 0.1)
+        work.resize(2000)  # of a run: measured once
+        assert float(work.memory["pays"]) == pytest.approx(PAYS)
+
 
 @pytest.mark.parametrize("architecture", KINDS)
 class TestRuns:

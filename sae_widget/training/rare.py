@@ -28,11 +28,16 @@ class RareWorkspace(SparseWorkspace):
     hidden: torch.Tensor  # their hidden_pre, float32 [n_pairs]
     _share = 1.0  # of the pairs, in the last ``backward``
 
+    def resize(self, batch_size: int) -> None:
+        """Make the buffers for another batch size."""
+        super().resize(batch_size)
+        if "pays" in self.memory and not self.memory["pays"]:
+            self.memory["pays"].fill_(self._pays())
+
     def fresh(self) -> None:
         """Set what a new SAE starts with besides its matrices."""
         super().fresh()
-        pays = share_that_pays(self.products.dtype, self.device.type)
-        self.memory["pays"] = torch.tensor(pays, dtype=torch.float32)
+        self.memory["pays"] = torch.tensor(self._pays(), dtype=torch.float32)
         self.memory["share"] = torch.ones((), dtype=torch.float32)  # in the last step that was applied
 
     def backward(self, x: torch.Tensor, penalty: float, dead: torch.Tensor | None) -> Losses:
@@ -50,8 +55,15 @@ class RareWorkspace(SparseWorkspace):
         super().applied()
         self.memory["share"].fill_(self._share)
 
+    def _pays(self) -> float:
+        may = self._may_be_sparse(len(self.pre))
+        return share_that_pays(self.products.dtype, self.device.type) if may else 0.0
+
+    def _may_be_sparse(self, n: int) -> bool:
+        return n * self.d_in * self.d_sae >= SMALLEST
+
     def _sparse(self, n: int) -> bool:
-        return n * self.d_in * self.d_sae >= SMALLEST and bool(self.memory["share"] < self.memory["pays"])
+        return self._may_be_sparse(n) and bool(self.memory["share"] < self.memory["pays"])
 
     def _choose(self, pre: torch.Tensor) -> Pairs:
         room = self.scratch.view(-1).view(torch.bool)[: pre.numel()].view(pre.shape)

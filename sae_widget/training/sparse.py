@@ -33,7 +33,8 @@ class SparseWorkspace(DenseWorkspace):
         """Set what a new SAE starts with besides its matrices."""
         super().fresh()
         # Of a run, and kept with it: sums are rounded in other ways.
-        self.memory["multiplies"] = torch.tensor(float(multiplying_is_fast(self.device.type)), dtype=torch.float32)
+        multiplies = self._may_be_sparse(len(self.pre)) and multiplying_is_fast(self.device.type)
+        self.memory["multiplies"] = torch.tensor(float(multiplies), dtype=torch.float32)
 
     def forward(self, x: torch.Tensor) -> None:
         """Fill ``error``, and what ``backward`` needs."""
@@ -95,6 +96,10 @@ class SparseWorkspace(DenseWorkspace):
     @property
     def _multiplies(self) -> bool:
         return bool(self.memory["multiplies"]) and can_multiply(self.device.type)
+
+    def _may_be_sparse(self, n: int) -> bool:
+        """Whether steps of ``n`` rows may go over pairs; else nothing needs to be measured."""
+        raise NotImplementedError  # every kind's workspace has its own
 
     def _sparse(self, n: int) -> bool:
         """Whether to go over pairs in a step of ``n`` rows."""

@@ -37,8 +37,11 @@ class TopKWorkspace(SparseWorkspace):
         wanted = round(self.config.target_l0) if self.config.target_l0 else self.config.k
         return max(1, min(wanted, self.d_sae))
 
+    def _may_be_sparse(self, n: int) -> bool:
+        return not self._small
+
     def _sparse(self, n: int) -> bool:
-        return not self._small and self.k <= SPARSE_BELOW * self.d_sae
+        return self._may_be_sparse(n) and self.k <= SPARSE_BELOW * self.d_sae
 
     def _activate(self, n: int) -> None:
         if self.acts is self.pre:
