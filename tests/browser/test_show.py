@@ -43,6 +43,11 @@ def test_an_sae_of_another_model_is_shown_after_a_word(lab: Lab) -> None:
     field.fill("runs/elsewhere")
     field.press("Enter")
     form.get_by_text("This SAE was trained on gpt2 resid_pre 8, the explorer reads bundled").wait_for()
+    anyway = form.get_by_role("button", name="Load anyway")
+    field.fill("runs/elsewhere2")  # another folder in the field: the question is not about that one
+    anyway.wait_for(state="hidden")
+    field.fill("runs/elsewhere")
+    anyway.wait_for()
     nb.screenshot("folder-question")
     form.get_by_role("button", name="Load anyway").press("Enter")
     page.pane("status").get_by_text("though trained on gpt2 resid_pre 8: 40 features.").wait_for()
