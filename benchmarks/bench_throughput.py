@@ -97,9 +97,18 @@ def rows_of(
     return rows
 
 
+def processor() -> tuple[str, str, str]:
+    """A row about the machine: what bfloat16 is worth here, on which most of what follows depends."""
+    task = Task("standard", D_IN, 4096, 4096, 1.0)
+    wide, narrow = (matmuls(task, dtype) for dtype in FLOORS)
+    times = rounds_of([wide, narrow], ROUNDS, {})
+    worth = ratio(times[wide.name], times[narrow.name])
+    return "matrix products on this processor, bfloat16 against float32", f"{worth:.2f} times as fast", ""
+
+
 def run() -> list[tuple[str, str, str]]:
     """Rows of what was measured, the result, and the target."""
-    tiny, sample, rows = planted(TINY_TOKENS), sparse_combinations(N_TOKENS, D_IN), []
+    tiny, sample, rows = planted(TINY_TOKENS), sparse_combinations(N_TOKENS, D_IN), [processor()]
     for cell in TINY:
         rows += measure(cell, tiny, 3.0 if cell.kind == "topk" else 1.0, ())
     for cell in CELLS:
