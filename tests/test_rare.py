@@ -74,14 +74,14 @@ class TestWhen:
         for pays in (0.0, 2.0):
             work.memory["pays"].fill_(pays)
             work.forward(x)
-            work.backward(x, 0.1, None)
+            losses = work.backward(x, 0.1, None)
             assert work.is_sparse is bool(pays)
-            assert float(work.memory["share"]) == 1.0  # until the step is applied
-            shares.append(work._share)
+            shares.append(losses.n_pairs / (N * D_SAE))
         matrices, over_pairs = shares
         # A JumpReLU feature that fires just above its threshold is counted twice: it fires, and is in the window.
         assert over_pairs <= matrices <= (2 * over_pairs if architecture == "jumprelu" else over_pairs)
-        work.applied()
+        assert float(work.memory["share"]) == 1.0  # until the step is applied
+        work.applied(over_pairs)
         assert float(work.memory["share"]) == pytest.approx(over_pairs)
 
     def test_never_in_small_steps_nor_on_a_gpu(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,7 @@ class BatchTopKWorkspace(TopKWorkspace):
         self.pairs = self._pairs(pre, places((pre > self.memory["threshold"]).view(-1)))
         self._decode(len(x))
 
-    def applied(self) -> None:
+    def applied(self, share: float) -> None:
         """Bring the threshold nearer to the smallest activation of the last batch."""
         known = self.memory["threshold"]
         if not bool(torch.isfinite(self._smallest)):  # nothing fired

@@ -156,7 +156,7 @@ class Engine:
         adam_step(work.params, work.grads, self.moments, self._count.fill_(step), rate, work.beta1, clip)
         if config.unit_norm_decoder:
             work.unit_norm()
-        work.applied()
+        work.applied(losses.n_pairs / (n * config.d_sae))
         l0 = float(losses.fired.sum()) / n
         self.pressure.after(step, l0)
         self._note(losses.fired, n)
@@ -270,9 +270,9 @@ class Engine:
             return losses
         weight = mesh.size * n_mine / n
         mesh.mean_(self.work.grads.vector.mul_(weight))
-        parts = torch.tensor([losses.reconstruction, losses.sparsity], dtype=torch.float64)
-        reconstruction, sparsity = mesh.mean_(parts.mul_(weight)).tolist()
-        return Losses(reconstruction, sparsity, mesh.sum_(losses.fired))
+        mine = losses.reconstruction * weight, losses.sparsity * weight, losses.n_pairs * mesh.size
+        reconstruction, sparsity, n_pairs = mesh.mean_(torch.tensor(mine, dtype=torch.float64)).tolist()
+        return Losses(reconstruction, sparsity, mesh.sum_(losses.fired), n_pairs)
 
     def _note(self, fired: torch.Tensor, n: int) -> None:
         """Which features fired on a batch of ``n`` tokens."""

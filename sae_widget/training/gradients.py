@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
@@ -29,6 +30,7 @@ class Losses:
     reconstruction: float
     sparsity: float
     fired: torch.Tensor  # [d_sae] float32, on how many tokens of the batch
+    n_pairs: float = math.inf  # of a token and a feature, that a step over pairs goes over; infinite: not counted
 
     @property
     def total(self) -> float:
@@ -93,8 +95,12 @@ class Workspace:
         for name, vector in self.params.extra.items():
             vector.fill_(self.starts_at.get(name, 0.0))
 
-    def applied(self) -> None:
-        """Take note that the step of the last ``forward`` was applied."""
+    def applied(self, share: float) -> None:
+        """Take note that the step of the last ``forward`` was applied.
+
+        Args:
+            share: of all pairs of a token and a feature, those of ``Losses.n_pairs``; of all processes' rows.
+        """
 
     def forward(self, x: torch.Tensor) -> None:
         """Fill ``target``, ``pre`` and ``error`` (their first rows, for a short ``x``), and what ``backward`` needs.

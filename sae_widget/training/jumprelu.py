@@ -27,9 +27,9 @@ class JumpReLUWorkspace(RareWorkspace):
     beta1 = 0.0  # a threshold's gradient is seldom and large: Adam remembers none of it (their appendix)
     starts_at: ClassVar[dict[str, float]] = {"threshold": 0.1}
 
-    def applied(self) -> None:
+    def applied(self, share: float) -> None:
         """Keep the thresholds at 0 or above."""
-        super().applied()
+        super().applied(share)
         self.params.extra["threshold"].clamp_min_(0.0)
 
     def resize(self, batch_size: int) -> None:

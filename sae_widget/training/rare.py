@@ -7,6 +7,7 @@ same way.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -26,7 +27,6 @@ class RareWorkspace(SparseWorkspace):
     """Steps over the pairs of which ``hidden_pre`` is above ``_bound``: all that fire, and what else is needed."""
 
     hidden: torch.Tensor  # their hidden_pre, float32 [n_pairs]
-    _share = 1.0  # of the pairs, in the last ``backward``
 
     def resize(self, batch_size: int) -> None:
         """Make the buffers for another batch size."""
@@ -45,15 +45,12 @@ class RareWorkspace(SparseWorkspace):
         losses = super().backward(x, penalty, dead)
         if self.device.type != "cpu":  # never over pairs there, and to count would be to wait
             return losses
-        count = len(self.hidden) if self.is_sparse else self._n_pairs(losses.fired)
-        share = torch.tensor(count / (len(x) * self.d_sae), dtype=torch.float32)
-        self._share = float(self.mesh.mean_(share))  # here, where nothing is applied yet if another process is gone
-        return losses
+        return replace(losses, n_pairs=len(self.hidden) if self.is_sparse else self._n_pairs(losses.fired))
 
-    def applied(self) -> None:
+    def applied(self, share: float) -> None:
         """Take note that the step of the last ``forward`` was applied."""
-        super().applied()
-        self.memory["share"].fill_(self._share)
+        super().applied(share)
+        self.memory["share"].fill_(share)
 
     def _pays(self) -> float:
         may = self._may_be_sparse(len(self.pre))
