@@ -29,6 +29,13 @@ _PANEL = """window.notebookPanel = () => {
         if (widget.sessionContext && widget.content?.model) return widget;
     return null;
 };"""
+# In every page: the last things that the mouse did, and on what, for a test that fails.
+_MOUSE = """window.mouseDid = [];
+for (const kind of ['mousedown', 'mouseup', 'click']) document.addEventListener(kind, (event) => {
+    const { tagName, className, textContent, disabled } = event.target, words = (textContent ?? '').slice(0, 20);
+    window.mouseDid.push(`${kind} ${tagName} .${className} ${words}${disabled ? ' disabled' : ''}`);
+    window.mouseDid.splice(0, window.mouseDid.length - 6);
+}, true);"""
 _IDLE = """() => {
     const kernel = window.notebookPanel()?.sessionContext.session?.kernel;
     return kernel?.connectionStatus === 'connected' && kernel.status === 'idle';
@@ -71,6 +78,7 @@ class NotebookPage:
         self._pages.append(page)
         page.set_viewport_size(self.size)
         page.add_init_script(_PANEL)
+        page.add_init_script(_MOUSE)
         page.set_default_timeout(30_000)
         page.on("request", self._request)
         page.on("console", self._console)
@@ -219,7 +227,7 @@ class NotebookPage:
             status = [line.inner_text() for line in self.page.locator("[data-pane='status']").all()]
             raise AssertionError(
                 f"{name} never passed {test!r}; the element says {shown}, the status line {status}, "
-                f"the console {self.errors}"
+                f"the console {self.errors}, the mouse {self.page.evaluate('window.mouseDid')}"
             ) from late
         return locator.get_attribute(name) or ""
 

@@ -67,6 +67,7 @@ def test_each_kind_shows_its_own_settings_and_trains(lab: Lab) -> None:
         assert nb.run_code("print(explorer.settings.architecture)").strip() == name
         if kind.fire is not SAE.fire:  # as ``sae.base.trainable`` has it
             nb.run_code("explorer.reset(); explorer.wait(30)")
+            expect(page.button("Reset")).to_be_disabled()  # the page has it too: nothing moves under the mouse any more
             page.trained()
             page.wait("chart", "step", "value === '30'")
             assert nb.run_code("print(explorer.sae.architecture, explorer.history.last.step)").split() == [name, "30"]
