@@ -158,8 +158,10 @@ class TestGradients:
         self.check(architecture, dead, way, center=center, loss_reduction=reduction)
 
     @pytest.mark.parametrize("reduction", ["sum", "mean"])
-    def test_jumprelu_with_a_target(self, reduction: str) -> None:
-        self.check("jumprelu", [], loss_reduction=reduction, target_l0=7.0)
+    @pytest.mark.parametrize("way", ["pairs", "matrices"])
+    def test_jumprelu_with_a_target(self, reduction: str, way: str, monkeypatch: Any) -> None:
+        monkeypatch.setattr(rare, "SMALLEST", 0 if way == "pairs" else 2**40)
+        self.check("jumprelu", [], way, loss_reduction=reduction, target_l0=7.0)
 
     def test_without_the_sampled_product_of_this_build(self, monkeypatch: Any) -> None:
         monkeypatch.setattr(topk, "SMALLEST", 0)
@@ -183,21 +185,26 @@ class TestGradients:
             assert torch.allclose(found, weight.grad, atol=2e-4, rtol=1e-5), name
 
     @pytest.mark.parametrize("architecture", sorted(REGISTRY))
-    def test_bfloat16_is_near_float32(self, architecture: str) -> None:
+    @pytest.mark.parametrize("way", ["pairs", "matrices"])
+    def test_bfloat16_is_near_float32(self, architecture: str, way: str, monkeypatch: Any) -> None:
         # Entries of a product of bfloat16 are right to 2^-8 of their size.
+        for module in (topk, rare):
+            monkeypatch.setattr(module, "SMALLEST", 0 if way == "pairs" else 2**40)
+        monkeypatch.setattr(small, "SMALL", 0)
         x = torch.randn(N, D_IN, generator=generator(9))
         found = {}
         for precision in ("float32", "bfloat16"):
             work = random_workspace(architecture, precision=precision)
             work.params.vector.copy_(work.params.vector.bfloat16())  # so that the same features fire
             work.forward(x.bfloat16().float())
+            assert work.is_sparse is (way == "pairs" or "batchtopk" in architecture)  # type: ignore[attr-defined]
             losses = work.backward(x, PENALTY if has_penalty(architecture) else 0.0, None)
             found[precision] = losses, work.grads
         (exact, wanted), (near, grads) = found["float32"], found["bfloat16"]
         assert near.total == pytest.approx(exact.total, rel=0.02)
         assert (near.fired - exact.fired).abs().sum() <= 3
-        for name in ("W_enc", "W_dec", "b_dec"):
-            a, b = getattr(wanted, name).view(-1), getattr(grads, name).view(-1)
+        for name in ("W_enc", "W_dec", "b_dec", "b_enc", *wanted.extra):
+            a, b = (flat.extra.get(name, getattr(flat, name, None)).view(-1) for flat in (wanted, grads))
             assert float(a @ b / (a.norm() * b.norm())) > 0.995, name
             assert float(b.norm() / a.norm()) == pytest.approx(1.0, abs=0.05), name
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch._dynamo  # torch imports it at a first use, and that changes warning filters
 
-from sae_widget.config import TrainConfig
-from sae_widget.training import Trainer, pairs, sums, topk
+from sae_widget.config import ARCHITECTURES, TrainConfig
+from sae_widget.training import Trainer, pairs, rare, sums, topk
 from sae_widget.training.sums import can_multiply, multiplying_is_fast, weighted_sums
 from sae_widget.training.trainer import WAYS
 from sae_widget.training.workspaces import workspace
@@ -116,20 +116,24 @@ def test_both_ways_have_the_same_gradients(
     torch.testing.assert_close(grads, other_grads, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("architecture", ["topk", "batchtopk", "matryoshka_batchtopk"])
+@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
 @pytest.mark.parametrize("dead", [None, torch.tensor([3, 17, 39])], ids=["alive", "some dead"])
 def test_norms_are_kept_from_sums_over_the_pairs(
     architecture: str, dead: torch.Tensor | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # W_dec . its gradient is never computed from the matrices there; it must be gone all the same.
-    monkeypatch.setattr(topk, "SMALLEST", 0)
+    for module in (topk, rare):
+        monkeypatch.setattr(module, "SMALLEST", 0)
+    monkeypatch.setattr("sae_widget.training.small.SMALL", 0)
     work = workspace(6, 50, TrainConfig(architecture=architecture, d_sae=40, k=4), True)
     work.fresh()
+    if "pays" in work.memory:
+        work.memory["pays"].fill_(2.0)
     work.params.vector.normal_(generator=torch.Generator().manual_seed(1))
     work.unit_norm()
     x = torch.randn(50, 6, generator=torch.Generator().manual_seed(2))
     work.forward(x)
-    work.backward(x, 0.0, dead)
+    work.backward(x, 0.0, dead if work.kind.revives_dead else None)
     assert work.is_sparse
     before = work.grads.W_dec.clone()
     work.keep_norms()

@@ -41,9 +41,6 @@ class BatchTopKWorkspace(TopKWorkspace):
             return
         known.add_(self._smallest - known, alpha=THRESHOLD_RATE if float(known) else 1.0)
 
-    def _may_be_sparse(self, n: int) -> bool:
-        return True
-
     def _sparse(self, n: int) -> bool:
         return True
 

@@ -37,19 +37,21 @@ class GatedWorkspace(RareWorkspace):
     def _gain(self) -> torch.Tensor:
         return self.params.extra["r_mag"].exp()
 
+    def _magnitude(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """What ``hidden_pre`` is multiplied by for it, and what is added. Both ``[d_sae]``."""
+        p, gain = self.params, self._gain()
+        return gain, p.extra["b_mag"] - gain * p.b_enc
+
     def _fire(self, pre: torch.Tensor, acts: torch.Tensor) -> None:
-        p, dtype = self.params, pre.dtype
-        gain = self._gain()
-        shift = p.extra["b_mag"] - gain * p.b_enc
-        torch.mul(pre, gain.to(dtype), out=acts).add_(shift.to(dtype)).clamp_min_(0.0)
+        gain, shift = (vector.to(pre.dtype) for vector in self._magnitude())
+        torch.mul(pre, gain, out=acts).add_(shift).clamp_min_(0.0)
         torch.ops.aten.threshold_backward.grad_input(acts, pre, 0.0, grad_input=acts)
 
     def _n_pairs(self, fired: torch.Tensor) -> float:
         return self._n_open
 
     def _fired_by(self, pairs: Pairs) -> torch.Tensor:
-        gain, p = self._gain(), self.params
-        shift = p.extra["b_mag"] - gain * p.b_enc
+        gain, shift = self._magnitude()
         return (pairs.value * gain[pairs.feature]).add_(shift[pairs.feature]).clamp_min_(0.0)
 
     def _through_pairs(self, grad: torch.Tensor, fires: torch.Tensor, fired: torch.Tensor, weights: Weights) -> float:
@@ -73,7 +75,8 @@ class GatedWorkspace(RareWorkspace):
         pre, weights, gate_error = self.pre[:n], self._weights(n, penalty), self.gate_error[:n]
         fired = self.products.count(acts, grad_pre)
         torch.clamp_min(pre, 0.0, out=gate)
-        self._n_open = float(self.products.count(gate, gate_grad).sum())
+        if self._counts:
+            self._n_open = float(self.products.count(gate, gate_grad).sum())
         self.products.decode(gate, self.target[:n], gate_error)
         auxiliary = weights.error * float(torch.dot(gate_error.view(-1), gate_error.view(-1)))
         sparsity = auxiliary + (weights.act * self.products.total(gate) if weights.act else 0.0)

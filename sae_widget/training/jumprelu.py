@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
+from sae_widget.threads import using
 from sae_widget.training.rare import RareWorkspace
 
 if TYPE_CHECKING:
@@ -43,17 +44,19 @@ class JumpReLUWorkspace(RareWorkspace):
         acts.mul_(pre)
 
     def _bound(self) -> torch.Tensor:
-        """Below the thresholds' windows."""
-        return (self.params.extra["threshold"] - self.config.bandwidth / 2).to(self.pre.dtype)
+        """Below the thresholds' windows, also after it was rounded."""
+        dtype = self.pre.dtype
+        rounded = (self.params.extra["threshold"].to(dtype).float() - self.config.bandwidth / 2).to(dtype)
+        return torch.nextafter(rounded, torch.full_like(rounded, -torch.inf))
 
     def _fired_by(self, pairs: Pairs) -> torch.Tensor:
-        return torch.where(pairs.value > self._thresholds(pairs), pairs.value, 0.0)
+        return torch.where(pairs.value <= self._thresholds(pairs), 0.0, pairs.value)  # NaN is kept
 
     def _thresholds(self, pairs: Pairs) -> torch.Tensor:
         return self.params.extra["threshold"].to(self.pre.dtype).float()[pairs.feature]
 
     def _n_pairs(self, fired: torch.Tensor) -> float:
-        return super()._n_pairs(fired) + self._n_near
+        return super()._n_pairs(fired) + float(self._near.sum())
 
     def _penalty(self, acts: torch.Tensor, fired: torch.Tensor, per_act: float) -> float:
         return self._price(fired, len(acts), per_act)
@@ -83,13 +86,14 @@ class JumpReLUWorkspace(RareWorkspace):
     def _through_pairs(self, grad: torch.Tensor, fires: torch.Tensor, fired: torch.Tensor, weights: Weights) -> float:
         pairs = self.pairs
         sparsity = self._price(fired, len(pairs.starts) - 1, weights.act)
-        near = (self.hidden - self._thresholds(pairs)).abs_().lt(self.config.bandwidth / 2).float()
-        self._threshold_gradient(self._by_feature(near * grad), self._by_feature(near))
-        grad.mul_(fires)
+        with using(1):
+            near = (self.hidden - self._thresholds(pairs)).abs_().lt(self.config.bandwidth / 2).float()
+            self._threshold_gradient(self._by_feature(near * grad), self._by_feature(near))
+            grad.mul_(fires)
         return sparsity
 
     def _threshold_gradient(self, along: torch.Tensor, near: torch.Tensor) -> None:
         """From the gradients of ``feature_acts`` in the windows, and how many rows there are. Both ``[d_sae]``."""
-        self._n_near = float(near.sum())
+        self._near = near
         slope = (self.params.extra["threshold"] * along + self._slope * near) / -self.config.bandwidth
         self.grads.extra["threshold"].copy_(slope)

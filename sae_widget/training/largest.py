@@ -15,9 +15,15 @@ import torch
 from sae_widget.training.faster import seconds_of
 from sae_widget.training.products import BITS
 
-CHUNK = 2**20  # numbers that are divided at a time
+CHUNK = 2**20  # numbers that are looked at at a time
 GROUP = 8  # numbers of which only the largest is looked at first
 FEW_GROUPS = 8  # times k: with fewer, all numbers are divided
+
+
+def chunks(n: int, d_sae: int) -> list[slice]:
+    """Rows of ``[n, d_sae]`` that are looked at at a time."""
+    rows = max(1, CHUNK // d_sae)
+    return [slice(start, min(start + rows, n)) for start in range(0, n, rows)]
 
 
 def keep_largest(pre: torch.Tensor, k: int, out: torch.Tensor, scratch: torch.Tensor) -> None:
@@ -47,15 +53,14 @@ def places_of_largest(pre: torch.Tensor, k: int) -> torch.Tensor:
         k: at most ``d_sae``.
     """
     n, d_sae = pre.shape
-    bits, rows = pre.view(BITS[pre.dtype]).numpy(), max(1, CHUNK // d_sae)
-    chunks = [slice(start, min(start + rows, n)) for start in range(0, n, rows)]
-    threads = min(torch.get_num_threads(), len(chunks))
-    found: list[np.ndarray] = [np.empty(0, np.int64)] * len(chunks)
+    bits, parts = pre.view(BITS[pre.dtype]).numpy(), chunks(n, d_sae)
+    threads = min(torch.get_num_threads(), len(parts))
+    found: list[np.ndarray] = [np.empty(0, np.int64)] * len(parts)
 
     def look(first_one: int) -> None:
-        divided = Divided(min(rows, n), d_sae, k, bits.dtype)
-        for at in range(first_one, len(chunks), threads):
-            part = chunks[at]
+        divided = Divided(parts[0].stop, d_sae, k, bits.dtype)
+        for at in range(first_one, len(parts), threads):
+            part = parts[at]
             found[at] = divided.places(bits[part]) + part.start * d_sae
 
     if threads > 1:  # numpy lets threads work side by side; to start them costs less than a thousandth of a second

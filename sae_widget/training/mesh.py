@@ -21,7 +21,7 @@ EXTRA = "pip install 'sae-widget[distributed]'"
 
 
 class MeshFault(Exception):
-    """Another process of the run is gone; nothing of the step in which that was seen was applied."""
+    """Another process of the run is gone; the step in which that was seen was applied as a whole, or not at all."""
 
     def __init__(self) -> None:
         super().__init__("A process of this run has died, so the others ended too.")

@@ -1,8 +1,4 @@
-"""The pairs (token, feature) that fire, and what is computed over them instead of over whole matrices.
-
-What is as short as the list of pairs has one thread (``using(1)``): others would be waited for longer than they
-compute.
-"""
+"""The pairs (token, feature) that fire, and what is computed over them instead of over whole matrices."""
 
 from __future__ import annotations
 
@@ -14,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from sae_widget.training.largest import chunks
 from sae_widget.training.products import BITS
 
-CHUNK = 2**20  # numbers that are looked at at a time
 GATHERED = 4096  # pairs at a time, where there is no sampled product
 
 
@@ -44,8 +40,7 @@ def pairs_where(true: torch.Tensor, values: torch.Tensor) -> Pairs:
         values: ``[n, d_sae]`` float32 or bfloat16, likewise.
     """
     n, d_sae = true.shape
-    chosen, bits, rows = true.numpy(), values.view(BITS[values.dtype]).numpy(), max(1, CHUNK // d_sae)
-    chunks = [slice(start, min(start + rows, n)) for start in range(0, n, rows)]
+    chosen, bits, parts = true.numpy(), values.view(BITS[values.dtype]).numpy(), chunks(n, d_sae)
 
     def look(part: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         first_of = np.arange(part.stop - part.start + 1) * d_sae
@@ -55,8 +50,8 @@ def pairs_where(true: torch.Tensor, values: torch.Tensor) -> Pairs:
         found -= np.repeat(first_of[:-1], counts)
         return counts, found, value
 
-    with ThreadPoolExecutor(min(torch.get_num_threads(), len(chunks))) as helpers:  # numpy lets them work side by side
-        counts, feature, value = (np.concatenate(parts) for parts in zip(*helpers.map(look, chunks), strict=True))
+    with ThreadPoolExecutor(min(torch.get_num_threads(), len(parts))) as helpers:  # numpy lets them work side by side
+        counts, feature, value = (np.concatenate(found) for found in zip(*helpers.map(look, parts), strict=True))
     starts = torch.zeros(n + 1, dtype=torch.int64)
     torch.cumsum(torch.from_numpy(counts), 0, out=starts[1:])
     return Pairs(starts, torch.from_numpy(feature), torch.from_numpy(value).view(values.dtype).float())

@@ -1,8 +1,8 @@
 """Kinds whose features fire where a number is above a bound: over pairs once few enough do.
 
 A run begins with many features that fire, and soon few do. Of how few pairs are faster is a matter of the processor.
-Which way a step goes follows from the share of pairs in the step before: a run that goes on from its state goes the
-same way.
+Pairs are looked for where the step before had few enough, and taken where there are few enough now: a run that goes
+on from its state goes the same way.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
+from sae_widget.threads import using
 from sae_widget.training.pairs import pairs_where
 from sae_widget.training.sparse import SparseWorkspace
 from sae_widget.training.sums import share_that_pays
@@ -38,12 +40,13 @@ class RareWorkspace(SparseWorkspace):
         """Set what a new SAE starts with besides its matrices."""
         super().fresh()
         self.memory["pays"] = torch.tensor(self._pays(), dtype=torch.float32)
-        self.memory["share"] = torch.ones((), dtype=torch.float32)  # in the last step that was applied
+        # In the last step that was applied; infinite where pairs were not counted.
+        self.memory["share"] = torch.ones((), dtype=torch.float32)
 
     def backward(self, x: torch.Tensor, penalty: float, dead: torch.Tensor | None) -> Losses:
         """Fill ``grads`` from what ``forward`` left."""
         losses = super().backward(x, penalty, dead)
-        if self.device.type != "cpu":  # never over pairs there, and to count would be to wait
+        if not self._counts:
             return losses
         return replace(losses, n_pairs=len(self.hidden) if self.is_sparse else self._n_pairs(losses.fired))
 
@@ -56,15 +59,24 @@ class RareWorkspace(SparseWorkspace):
         may = self._may_be_sparse(len(self.pre))
         return share_that_pays(self.products.dtype, self.device.type) if may else 0.0
 
+    @property
+    def _counts(self) -> bool:
+        """Whether a step over pairs may follow: elsewhere to count them would cost time, and on a GPU a wait."""
+        return bool(self.memory["pays"]) and self.device.type == "cpu"
+
     def _may_be_sparse(self, n: int) -> bool:
-        return n * self.d_in * self.d_sae >= SMALLEST
+        return n * self.d_in * self.d_sae >= SMALLEST and self.device.type == "cpu"
 
     def _sparse(self, n: int) -> bool:
         return self._may_be_sparse(n) and bool(self.memory["share"] < self.memory["pays"])
 
-    def _choose(self, pre: torch.Tensor) -> Pairs:
+    def _choose(self, pre: torch.Tensor) -> Pairs | None:
         room = self.scratch.view(-1).view(torch.bool)[: pre.numel()].view(pre.shape)
-        pairs = pairs_where(torch.gt(pre, self._bound(), out=room), pre)
+        # Not "above": NaN is kept, and the step is refused.
+        torch.le(pre, self._bound(), out=room).logical_not_()
+        if np.count_nonzero(room.numpy()) > float(self.memory["pays"]) * pre.numel():
+            return None  # more than in the step before: features were resampled, or settings changed
+        pairs = pairs_where(room, pre)
         self.hidden = pairs.value
         return pairs._replace(value=self._fired_by(pairs))
 
@@ -88,5 +100,6 @@ class ReLUWorkspace(RareWorkspace):
         """The gradient of ``hidden_pre`` in place of that of ``feature_acts``; every pair fires."""
         if not weights.act:
             return 0.0
-        grad.add_(weights.act)
-        return weights.act * float(self.pairs.value.sum())
+        with using(1):
+            grad.add_(weights.act)
+            return weights.act * float(self.pairs.value.sum())

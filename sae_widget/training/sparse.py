@@ -2,7 +2,8 @@
 
 One dense product is left of five, the encoder's. The others are: ``decode`` a weighted sum of decoder rows
 (``sums``), the gradient of the activations a product sampled at the pairs (``sampled_addmm``), the gradients of both
-matrices weighted sums of the batch's rows, after the pairs were sorted by feature.
+matrices weighted sums of the batch's rows, after the pairs were sorted by feature. What is as short as the list of
+pairs has one thread (``using(1)``): others would be waited for longer than they compute.
 """
 
 from __future__ import annotations
@@ -33,16 +34,16 @@ class SparseWorkspace(DenseWorkspace):
         """Set what a new SAE starts with besides its matrices."""
         super().fresh()
         # Of a run, and kept with it: sums are rounded in other ways.
-        multiplies = self._may_be_sparse(len(self.pre)) and multiplying_is_fast(self.device.type)
-        self.memory["multiplies"] = torch.tensor(float(multiplies), dtype=torch.float32)
+        self.memory["multiplies"] = torch.tensor(float(multiplying_is_fast(self.device.type)), dtype=torch.float32)
 
     def forward(self, x: torch.Tensor) -> None:
         """Fill ``error``, and what ``backward`` needs."""
         n = x.shape[0]
         self._encode(x)
-        self.is_sparse = self._sparse(n)
-        if self.is_sparse:
-            self.pairs = self._choose(first(self.pre, n))
+        pairs = self._choose(first(self.pre, n)) if self._sparse(n) else None
+        self.is_sparse = pairs is not None
+        if pairs is not None:
+            self.pairs = pairs
             self._decode(n)
         else:
             self._activate(n)
@@ -97,16 +98,12 @@ class SparseWorkspace(DenseWorkspace):
     def _multiplies(self) -> bool:
         return bool(self.memory["multiplies"]) and can_multiply(self.device.type)
 
-    def _may_be_sparse(self, n: int) -> bool:
-        """Whether steps of ``n`` rows may go over pairs; else nothing needs to be measured."""
-        raise NotImplementedError  # every kind's workspace has its own
-
     def _sparse(self, n: int) -> bool:
-        """Whether to go over pairs in a step of ``n`` rows."""
+        """Whether to look for the pairs in a step of ``n`` rows."""
         raise NotImplementedError  # every kind's workspace has its own
 
-    def _choose(self, pre: torch.Tensor) -> Pairs:
-        """The pairs of these ``[n, d_sae]``; where a value is 0, the feature does not fire."""
+    def _choose(self, pre: torch.Tensor) -> Pairs | None:
+        """The pairs of these ``[n, d_sae]``, None if too many; where a value is 0, the feature does not fire."""
         raise NotImplementedError  # every kind's workspace has its own
 
     def _through_pairs(self, grad: torch.Tensor, fires: torch.Tensor, fired: torch.Tensor, weights: Weights) -> float:
@@ -118,12 +115,14 @@ class SparseWorkspace(DenseWorkspace):
             fired: ``[d_sae]``, on how many rows.
             weights: of the losses.
         """
-        grad.mul_(fires)
+        with using(1):
+            grad.mul_(fires)
         return 0.0
 
     def _by_feature(self, weights: torch.Tensor) -> torch.Tensor:
         """Their sums over the pairs of each feature. ``[n_pairs]`` -> ``[d_sae]``."""
-        return torch.bincount(self.pairs.feature, weights=weights, minlength=self.d_sae)
+        summed = torch.bincount(self.pairs.feature, weights=weights, minlength=self.d_sae)
+        return summed.float()  # of no pair at all it is int64
 
     def _decode(self, n: int) -> None:
         self.decode(self.pairs, first(self.error, n)).sub_(first(self.target, n))

@@ -37,11 +37,8 @@ class TopKWorkspace(SparseWorkspace):
         wanted = round(self.config.target_l0) if self.config.target_l0 else self.config.k
         return max(1, min(wanted, self.d_sae))
 
-    def _may_be_sparse(self, n: int) -> bool:
-        return not self._small
-
     def _sparse(self, n: int) -> bool:
-        return self._may_be_sparse(n) and self.k <= SPARSE_BELOW * self.d_sae
+        return not self._small and self.k <= SPARSE_BELOW * self.d_sae
 
     def _activate(self, n: int) -> None:
         if self.acts is self.pre:
@@ -52,7 +49,7 @@ class TopKWorkspace(SparseWorkspace):
         keep_largest(pre, self.k, acts, first(self.scratch, pre.shape[0]))
 
     def _choose(self, pre: torch.Tensor) -> Pairs:
-        if self.memory["divides"]:
+        if self.memory["divides"] and self.device.type == "cpu":  # a run that goes on may have begun on another
             return self._pairs(pre, places_of_largest(pre, self.k))
         values, indices = pre.topk(self.k, dim=-1, sorted=False)
         starts = torch.arange(0, indices.numel() + 1, self.k, device=pre.device)
