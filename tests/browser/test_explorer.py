@@ -10,6 +10,19 @@ from tests.browser.lab import DARK, LIGHT, Lab, NotebookPage
 
 TEXT = "The wind blew over the hill. The rain fell on the roof, and the wind blew over the hill."
 
+# How often the page asks for another frame in a second and a half.
+FRAMES_ASKED_FOR = """async () => {
+    const request = window.requestAnimationFrame;
+    let asked = 0;
+    window.requestAnimationFrame = (draw) => {
+        asked += 1;
+        return request.call(window, draw);
+    };
+    await new Promise((resolve) => setTimeout(resolve, 1500));
+    window.requestAnimationFrame = request;
+    return asked;
+}"""
+
 
 @pytest.fixture
 def opened(lab: Lab) -> ExplorerPage:
@@ -268,6 +281,12 @@ def test_nothing_is_clipped(lab: Lab, width: int) -> None:
             .map((node) => `${node.className}: ${node.textContent.slice(0, 60)}`)"""
     )
     assert not wide, f"cut off at {width} pixels: {wide}"
+
+
+def test_a_page_at_rest_draws_nothing(opened: ExplorerPage) -> None:
+    # A pane that answered its own changes would draw in every frame, and take a core from whoever looks at it.
+    asked = [opened.nb.page.evaluate(FRAMES_ASKED_FOR) for _ in range(5)]
+    assert min(asked) < 5, asked
 
 
 def test_every_pane_has_a_name_for_screen_readers(opened: ExplorerPage) -> None:

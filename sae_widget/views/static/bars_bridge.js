@@ -177,9 +177,12 @@ export default {
       cancelAnimationFrame(frame);
       frame = requestAnimationFrame(place);
     };
-    const moved = new MutationObserver(soon);
-    const svg = plot.querySelector("svg.svg-figure") || plot;
-    moved.observe(svg, { subtree: true, childList: true, attributes: true, attributeFilter: ["transform", "width"] });
+    // bqplot may draw its figure only later, so all of the plot is watched; what stands over it is our own doing, and to
+    // answer that would never end.
+    const moved = new MutationObserver((changes) => {
+      if (changes.some(({ target }) => !shade.contains(target))) soon();
+    });
+    moved.observe(plot, { subtree: true, childList: true, attributes: true, attributeFilter: ["transform", "width"] });
     signal.addEventListener("abort", () => {
       moved.disconnect();
       shade.remove();
