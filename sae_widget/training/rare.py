@@ -56,19 +56,19 @@ class RareWorkspace(SparseWorkspace):
         self.memory["share"].fill_(share)
 
     def _pays(self) -> float:
-        may = self._may_be_sparse(len(self.pre))
-        return share_that_pays(self.products.dtype, self.device.type) if may else 0.0
+        large = self._is_large(len(self.pre))
+        return share_that_pays(self.products.dtype, self.device.type) if large else 0.0
 
     @property
     def _counts(self) -> bool:
-        """Whether a step over pairs may follow: elsewhere to count them would cost time, and on a GPU a wait."""
+        """Whether steps over pairs may come: elsewhere to count them would cost time, and on a GPU a wait."""
         return bool(self.memory["pays"]) and self.device.type == "cpu"
 
-    def _may_be_sparse(self, n: int) -> bool:
-        return n * self.d_in * self.d_sae >= SMALLEST and self.device.type == "cpu"
+    def _is_large(self, n: int) -> bool:
+        return n * self.d_in * self.d_sae >= SMALLEST
 
     def _sparse(self, n: int) -> bool:
-        return self._may_be_sparse(n) and bool(self.memory["share"] < self.memory["pays"])
+        return self._is_large(n) and self._counts and bool(self.memory["share"] < self.memory["pays"])
 
     def _choose(self, pre: torch.Tensor) -> Pairs | None:
         room = self.scratch.view(-1).view(torch.bool)[: pre.numel()].view(pre.shape)
