@@ -154,15 +154,18 @@ class NotebookPage:
         outputs = self.page.evaluate(
             """async (code) => {
                 const kernel = window.notebookPanel().sessionContext.session.kernel;
-                const future = kernel.requestExecute({code, store_history: false, stop_on_error: false});
-                const lines = [];
-                future.onIOPub = (message) => {
-                    const content = message.content;
-                    if (message.header.msg_type === 'stream') lines.push(content.text);
-                    if (message.header.msg_type === 'error') lines.push('!' + content.traceback.join('\\n'));
-                };
-                await future.done;
-                return lines;
+                for (;;) {
+                    const future = kernel.requestExecute({code, store_history: false, stop_on_error: false});
+                    const lines = [];
+                    future.onIOPub = (message) => {
+                        const content = message.content;
+                        if (message.header.msg_type === 'stream') lines.push(content.text);
+                        if (message.header.msg_type === 'error') lines.push('!' + content.traceback.join('\\n'));
+                    };
+                    const reply = await future.done;
+                    // What comes right behind a cell that failed, or was interrupted, is not run: the kernel says so.
+                    if (reply.content.status !== 'aborted') return lines;
+                }
             }""",
             code,
         )

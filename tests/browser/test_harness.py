@@ -56,6 +56,18 @@ def test_kernel_is_this_python(lab: Lab) -> None:
     assert nb.run_code("import sys; print(sys.prefix)").strip() == sys.prefix
 
 
+def test_code_behind_a_cell_that_fails_is_run_all_the_same(lab: Lab) -> None:
+    nb = lab.open(["1"])
+    nb.run_cell(0)
+    nb.page.evaluate(
+        """() => {
+            const kernel = window.notebookPanel().sessionContext.session.kernel;
+            kernel.requestExecute({code: 'import time; time.sleep(1); 1 / 0', stop_on_error: true});
+        }"""
+    )
+    assert nb.run_code("print(7)") == "7\n"
+
+
 def test_dark_theme_and_back(lab: Lab) -> None:
     nb = lab.open(["1"], theme=DARK, warm=False)
     assert nb.page.evaluate("document.body.dataset.jpThemeName") == DARK
