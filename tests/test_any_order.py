@@ -129,7 +129,7 @@ class AnyOrder(RuleBasedStateMachine):
         trainer = self.desk.trainer
         if trainer is not None:
             fault = TrainingFault(trainer.step + 1, 1e-3, "loss", math.nan)
-            self.break_once(trainer._engine, "one_step", fault)
+            self.break_once(trainer._engine, "advance", fault)
 
     def break_once(self, owner, name, fault):
         if self.broken:

@@ -101,7 +101,7 @@ class TestValidation:
         values, position = Blocks().whole()
         config = replace(CONFIG, validation_share=0.25, steps=40)
         feed = MemoryFeed(values, position, config)
-        seen = {name for _ in range(100) for name in names(feed.next()[0])}
+        seen = {name for _ in range(100) for name in names(feed.next())}
         held = names(feed.validation(10_000))
         assert len(held) == 15 * (WINDOW - 1) and not seen & set(held)
         assert len(seen) == 45 * (WINDOW - 1)
@@ -148,7 +148,7 @@ class TestBlocks:
         assert str(feed.left_out()) == "20 of the 200 tokens read so far left out: 20 first positions."
         epochs = []
         for _ in range(3):
-            batches = [(x.clone(), position) for x, position in (feed.next() for _ in range(36))]  # x is one buffer
+            batches = [(feed.next().clone(), feed.places()) for _ in range(36)]  # the rows are one buffer
             rows = [name for x, _ in batches for name in names(x)]
             assert len(set(rows)) == 540
             for number in range(3):  # twelve batches are of four blocks
@@ -192,7 +192,7 @@ class TestBlocks:
     def test_held_out_windows_stay_held_out_in_every_epoch(self) -> None:
         feed = BlockFeed(Blocks(), replace(CONFIG, validation_share=0.3))
         held = set(names(feed.validation(10_000)))
-        seen = {name for _ in range(300) for name in names(feed.next()[0])}
+        seen = {name for _ in range(300) for name in names(feed.next())}
         assert held and not held & seen
         left = feed.left_out()
         assert len(seen) == 540 - left.held_out and 0.15 < left.held_out / 540 < 0.45
@@ -210,7 +210,7 @@ class TestBlocks:
     def test_a_fault_gives_the_same_batch_again(self) -> None:
         trainer, good = (Trainer(Blocks(), config=CONFIG) for _ in range(2))
         following = trainer._engine.feed.next
-        trainer._engine.feed.next = lambda: (following()[0] * math.nan, torch.ones(16))
+        trainer._engine.feed.next = lambda count: following(count) * math.nan
         with pytest.raises(TrainingFault):
             next(trainer.run())
         trainer._engine.feed.next = following

@@ -16,6 +16,7 @@ from sae_widget.training import (
     products,
     rare,
     schedule,
+    several,
     small,
     topk,
 )
@@ -240,8 +241,9 @@ class TestGradients:
         assert torch.allclose((work.grads.W_dec * work.params.W_dec).sum(1), torch.zeros(15), atol=1e-6)
         assert torch.allclose(work.params.W_dec.norm(dim=1), torch.ones(15))
 
-    def test_adam_is_torchs(self) -> None:
+    def test_adam_is_torchs(self, monkeypatch: Any) -> None:
         # A run of the trainer against torch.optim.Adam fed with the trainer's own gradients.
+        monkeypatch.setattr(several, "MOST_STEPS", 1)  # the weights behind each record are looked at
         values, position = small_data()
         trainer = Trainer(values, position, RECIPES["standard"].changed(unit_norm_decoder=False))
         work = trainer._engine.work

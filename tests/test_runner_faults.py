@@ -40,6 +40,7 @@ HOOKS = [
     "training.Trainer.sae",
     "training.History.append",
     "training.engine.adam_step",
+    "training.engine.Engine.advance",
     "training.engine.Engine.one_step",
 ]
 

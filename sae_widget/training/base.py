@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+
+if TYPE_CHECKING:
+    from sae_widget.training.gradients import Losses
 
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8  # Adam, as torch has them
 
@@ -29,6 +33,23 @@ class TrainStep:
     tokens_per_second: float
     tokens: int  # read since the start
     validation_explained_variance: float = math.nan  # over at most 2,048 held-out tokens, position 0 left out
+
+
+class Applied(NamedTuple):
+    """A step whose gradients were applied."""
+
+    n: int  # tokens
+    rate: float  # Adam's step size
+    losses: Losses
+    share: float  # explained variance of the batch
+    with_first: float | None  # the same with position 0, where the batch was everything
+
+
+class Measured(NamedTuple):
+    """Explained variance over the fixed sets; ``nan`` where it is not known."""
+
+    with_first: float
+    validation: float
 
 
 class TrainingFault(Exception):

@@ -77,7 +77,7 @@ class BlockFeed:
         self._gathered = data.Gathered(self._values)
         self._position = torch.empty(self.capacity, dtype=torch.int64)
         self._held = torch.zeros(self.capacity, dtype=torch.bool)  # rows of held-out windows
-        self._order = torch.empty(0, dtype=torch.int64)
+        self._order = self._chosen = torch.empty(0, dtype=torch.int64)
         self._look_at_the_first()
         self.batch_size = self.effective(config.batch_size)
 
@@ -96,23 +96,31 @@ class BlockFeed:
         """Change the batch size from the next batch on."""
         self.batch_size = self.effective(batch_size)
 
-    def next(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The next batch and the place of each of its rows; now and then it reads the next blocks first."""
+    def next(self, count: int = 1) -> torch.Tensor:
+        """The next batch, or some; now and then it reads the next blocks first."""
         self._fill()
         for _ in range(2 * self.n_places + 1):
             if self.cursor + self.batch_size <= len(self._order):
-                chosen = self._order[self.cursor : self.cursor + self.batch_size]
-                self.cursor += self.batch_size
-                return self._gathered.take(chosen.numpy()), self._position[chosen]
+                self._chosen = self._order[self.cursor : self.cursor + count * self.batch_size]
+                self.cursor += count * self.batch_size
+                return self._gathered.take(self._chosen.numpy())
             self.place, self.cursor = self.place + 1, 0
             if self.place == self.n_places:
                 self.epoch, self.place = self.epoch + 1, 0
             self._fill()
         raise ValueError(f"no {self.batch_size:,} tokens are held at once any more; choose a smaller batch size.")
 
-    def undo(self) -> None:
-        """Give the last batch again."""
-        self.cursor -= self.batch_size
+    def places(self) -> torch.Tensor:
+        """Of the rows that were given last."""
+        return self._position.index_select(0, self._chosen)
+
+    def left(self) -> int:
+        """How many come of the rows that are held."""
+        return (len(self._order) - self.cursor) // self.batch_size if self._loaded == (self.epoch, self.place) else 0
+
+    def undo(self, count: int = 1) -> None:
+        """Give the last batches again."""
+        self.cursor -= count * self.batch_size
 
     def everything(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Not of this feed."""

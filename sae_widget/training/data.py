@@ -7,6 +7,8 @@ import math
 import numpy as np
 import torch
 
+from sae_widget.training.base import first
+
 MEDIAN_ROWS = 8192
 EVALUATION_ROWS = 2048
 
@@ -116,6 +118,10 @@ def effective_batch(n_rows: int, batch_size: int) -> int:
     return n_rows if batch_size == 0 else min(batch_size, n_rows)
 
 
+FEW = 2**16
+"""Numbers: with fewer, a call of torch costs more than what it does to them, and one of numpy a third of it."""
+
+
 class Gathered:
     """Chosen rows in a buffer that is made once: a new one would be mapped anew each time, page by page.
 
@@ -128,12 +134,13 @@ class Gathered:
 
     def take(self, chosen: np.ndarray) -> torch.Tensor:
         """The rows of these numbers, good until the next call. ``[n_chosen, d_in]``."""
-        if self._rows.shape[0] != len(chosen):
-            self._rows = torch.empty(len(chosen), self._values.shape[1], dtype=torch.float32)
+        n = len(chosen)
+        if self._rows.shape[0] < n:
+            self._rows = torch.empty(n, self._values.shape[1], dtype=torch.float32)
             self._array = self._rows.numpy()
         # One thread copies as fast as memory is, and waits for no other; "clip" writes without a second buffer.
-        self._values.take(chosen, 0, self._array, "clip")
-        return self._rows
+        self._values.take(chosen, 0, self._array[:n], "clip")
+        return first(self._rows, n)
 
 
 class Batches:
@@ -161,16 +168,16 @@ class Batches:
         """Whether every batch is the whole data."""
         return self.batch_size == self.n_rows
 
-    def next(self) -> slice:
-        """Where the next batch is in ``order``, which may be another after this call."""
+    def next(self, count: int = 1) -> slice:
+        """Where the next batches are in ``order``, which may be another after this call."""
         if self.full:
             return slice(0, self.n_rows)
         if self.cursor + self.batch_size > self.n_rows:
             self.order = torch.randperm(self.n_rows, generator=self.generator)
             self.cursor = 0
-        self.cursor += self.batch_size
-        return slice(self.cursor - self.batch_size, self.cursor)
+        self.cursor += count * self.batch_size
+        return slice(self.cursor - count * self.batch_size, self.cursor)
 
-    def undo(self) -> None:
-        """Give the last batch again at the next call: its step was not applied."""
-        self.cursor -= self.batch_size
+    def undo(self, count: int = 1) -> None:
+        """Give the last batches again from the next call on: their steps were not applied."""
+        self.cursor -= count * self.batch_size

@@ -11,9 +11,9 @@ import torch
 
 from sae_widget.metrics import share_of_error, variance_share
 from sae_widget.training import data, quality, schedule
-from sae_widget.training.base import Flat, TrainingFault, TrainStep, adam_step, first
+from sae_widget.training.base import Applied, Flat, Measured, TrainingFault, TrainStep, adam_step, first
 from sae_widget.training.gradients import Losses
-from sae_widget.training.mesh import ALONE, MeshFault, joint_share
+from sae_widget.training.mesh import ALONE, joint_share
 from sae_widget.training.pressure import Pressure
 from sae_widget.training.quality import FixedSet
 from sae_widget.training.resample import resample
@@ -63,7 +63,7 @@ class Engine:
         self.moments = Flat(d_in, d_sae, vectors, device), Flat(d_in, d_sae, vectors, device)
         self.since = torch.zeros(d_sae, dtype=torch.int64, device=device)  # tokens since each feature fired
         self._since = self.since.numpy() if self.since.device.type == "cpu" else None  # the same, at less cost
-        self._n_dead: int | None = None  # features, where the last step knows it
+        self.n_dead: int | None = None  # features, where the last step knows it
         self.threads = 0  # of torch that a step takes; 0: not yet measured
         self._count, self._divisor = torch.zeros(2, dtype=torch.float32, device=device).unbind()  # Adam's
         self._everything: tuple[torch.Tensor, torch.Tensor] | None = None  # scaled, and places: full batches
@@ -93,7 +93,7 @@ class Engine:
             self.feed.resize(config.batch_size)
             self.work.resize(self.mesh.count(self.feed.batch_size))
         self.config = self.work.config = config
-        self._n_dead = None
+        self.n_dead = None
 
     def agree(self) -> None:
         """Take the start, and what was measured to be faster, from the first of several processes."""
@@ -105,14 +105,18 @@ class Engine:
             work.bfloat16 = bfloat16
             work.resize(mesh.count(self.feed.batch_size))
 
-    def next_batch(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The next batch, scaled, and the place of each row in its window. ``[batch, d_in]``, ``[batch]``."""
+    def next_batch(self, count: int = 1) -> torch.Tensor:
+        """The next batch, scaled, or so many of them, one behind the other. ``[batch, d_in]``."""
         if self.feed.full:
-            return self.everything()
-        x, position = self.feed.next()
+            return self.everything()[0]
+        x = self.feed.next(count)
         if self._since is None:
-            x, position = x.to(self.device), position.to(self.device)
-        return x.mul_(self.scale), position
+            return x.to(self.device).mul_(self.scale)
+        if x.numel() > data.FEW:
+            return x.mul_(self.scale)
+        rows = x.numpy()
+        np.multiply(rows, np.float32(self.scale), out=rows)
+        return x
 
     def everything(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Scaled activations of all kept rows, and their places. ``[n_kept, d_in]``, ``[n_kept]``."""
@@ -132,22 +136,59 @@ class Engine:
             TrainingFault: its loss or gradient is not finite; nothing of it was applied.
             MeshFault: another process is gone; nothing of it was applied, or all.
         """
-        before = self.step
+        began, step, x = time.perf_counter(), self.step + 1, self.next_batch()
         try:
             with np.errstate(all="ignore"):  # what is not finite is looked for, and told in our words
-                return self._one_step()
-        except MeshFault:
-            if self.step == before:
-                self.feed.undo()
+                done = self.advance(step, x)
+        except BaseException:
+            self.feed.undo()
             raise
+        l0 = self._note(done.losses.fired, done.n) / done.n
+        self.pressure.after(step, l0)
+        self.step, self.tokens = step, self.tokens + done.n
+        self._resample()
+        self.measure_now_and_then(step, done.n, done.with_first)
+        self.n_dead = self._count_dead()
+        self.clock(done.n, time.perf_counter() - began)
+        return self.record(step, done, l0, self.n_dead)
 
-    def _one_step(self) -> TrainStep:
-        began, work, config, step = time.perf_counter(), self.work, self.config, self.step + 1
-        rate = schedule.learning_rate(config, step)
-        x, position = self.next_batch()
-        n, x, position = x.shape[0], self.mesh.part(x), self.mesh.part(position)  # the batch; this process's rows
+    def record(self, step: int, done: Applied, l0: float, dead: int, before: Measured | None = None) -> TrainStep:
+        """What a step showed.
+
+        Args:
+            step: its number.
+            done: what ``advance`` gave.
+            l0: mean number of features that fired on a token.
+            dead: features that are dead after it.
+            before: what the fixed sets had shown by then; None for the last step.
+        """
+        with_first, validation = before or self.measured
+        losses = done.losses
+        return TrainStep(
+            step=step,
+            loss=losses.total,
+            reconstruction=losses.reconstruction,
+            sparsity=losses.sparsity,
+            l0=l0,
+            explained_variance=done.share,
+            explained_variance_with_first=with_first,
+            dead=dead,
+            learning_rate=done.rate,
+            tokens_per_second=self.tokens_per_second,
+            tokens=self.tokens + (step - self.step) * done.n,
+            validation_explained_variance=validation,
+        )
+
+    def advance(self, step: int, x: torch.Tensor) -> Applied:
+        """Apply the gradients of a ``next_batch`` as step number ``step``; no counter goes on.
+
+        Raises:
+            TrainingFault: the loss or a gradient is not finite; nothing was applied.
+        """
+        work, config, rate = self.work, self.config, schedule.learning_rate(self.config, step)
+        n, x = x.shape[0], self.mesh.part(x)  # of the batch; this process's rows
         work.forward(x)
-        share, with_first = self._shares(x, position, n)
+        share, with_first = self._shares(x, n)
         losses = work.backward(x, self.pressure.on(schedule.penalty(config, step)), self._dead_features())
         losses = self._joint(losses, x.shape[0], n)
         if config.unit_norm_decoder:
@@ -157,37 +198,29 @@ class Engine:
         if config.unit_norm_decoder:
             work.unit_norm()
         work.applied(losses.n_pairs / (n * config.d_sae))
-        l0 = float(losses.fired.sum()) / n
-        self.pressure.after(step, l0)
-        self._note(losses.fired, n)
-        self.step, self.tokens = step, self.tokens + n
-        self._resample()
-        self._measure_now_and_then(n, with_first)
-        self._n_dead = self._count_dead()
-        self.clock(n, time.perf_counter() - began)
-        return TrainStep(
-            step=step,
-            loss=losses.total,
-            reconstruction=losses.reconstruction,
-            sparsity=losses.sparsity,
-            l0=l0,
-            explained_variance=share,
-            explained_variance_with_first=self.with_first,
-            dead=self._n_dead,
-            learning_rate=rate,
-            tokens_per_second=self.tokens_per_second,
-            tokens=self.tokens,
-            validation_explained_variance=self.validation,
-        )
+        return Applied(n, rate, losses, share, with_first)
 
-    def _measure_now_and_then(self, batch_size: int, with_first: float | None) -> None:
+    @property
+    def measured(self) -> Measured:
+        """What the fixed sets showed when they were last looked at."""
+        return Measured(self.with_first, self.validation)
+
+    def until_measured(self, step: int, batch_size: int) -> int:
+        """How many steps from number ``step`` on there are up to one that measures, itself included."""
+        if step == 1:
+            return 1
+        sets = (self._fixed_set, *((self._held_out,) if len(self._held_out.x) else ()))
+        intervals = [one.interval(batch_size) for one in sets]
+        return min(self.config.steps - step + 1, *(1 + -step % interval for interval in intervals))
+
+    def measure_now_and_then(self, step: int, batch_size: int, with_first: float | None) -> None:
         """The fixed sets, unless the batch was everything; the first and the last step always measure."""
-        ends = self.step in (1, self.config.steps)
+        ends = step in (1, self.config.steps)
         if with_first is not None:
             self.with_first = with_first
-        elif ends or self.step % self._fixed_set.interval(batch_size) == 0:
+        elif ends or step % self._fixed_set.interval(batch_size) == 0:
             self.with_first = self._fixed_set.measure(self.work)
-        if len(self._held_out.x) and (ends or self.step % self._held_out.interval(batch_size) == 0):
+        if len(self._held_out.x) and (ends or step % self._held_out.interval(batch_size) == 0):
             self.validation = self._held_out.measure(self.work)
 
     def clock(self, tokens: int, seconds: float) -> None:
@@ -223,7 +256,7 @@ class Engine:
         self.scale, self.with_first = float(state["scale"]), float(state["with_first"])
         self.validation = float(state.get("validation", math.nan))
         self.step, self.tokens = (int(n) for n in state["counters"])
-        self._everything, self._n_dead, self.threads = None, None, int(state["threads"])
+        self._everything, self.n_dead, self.threads = None, None, int(state["threads"])
         for name, tensor in self.work.memory.items():
             tensor.copy_(state[f"memory.{name}"])
         if bool(state["bfloat16"]) != self.work.bfloat16:
@@ -241,13 +274,14 @@ class Engine:
         self.mesh.same_(self.work.params.vector)  # each process drew from its own rows
         self.since[dead] = 0
 
-    def _shares(self, x: torch.Tensor, position: torch.Tensor, n: int) -> tuple[float, float | None]:
+    def _shares(self, x: torch.Tensor, n: int) -> tuple[float, float | None]:
         """Explained variance of the batch without position 0; and with it, when the batch is all there is."""
         everything = n == self.feed.n_tokens
         if self.config.skip_first:
             share = self._share(x)
             return share, share if everything else None
-        rest, error = position != 0, first(self.work.error, x.shape[0])
+        position = self.everything()[1] if self.feed.full else self.feed.places().to(self.device)
+        rest, error = self.mesh.part(position) != 0, first(self.work.error, x.shape[0])
         if self.mesh.size > 1:
             behind = joint_share(self.mesh, x[rest], error[rest])
         else:
@@ -274,13 +308,15 @@ class Engine:
         reconstruction, sparsity, n_pairs = mesh.mean_(torch.tensor(mine, dtype=torch.float64)).tolist()
         return Losses(reconstruction, sparsity, mesh.sum_(losses.fired), n_pairs)
 
-    def _note(self, fired: torch.Tensor, n: int) -> None:
-        """Which features fired on a batch of ``n`` tokens."""
+    def _note(self, fired: torch.Tensor, n: int) -> float:
+        """Which features fired on a batch of ``n`` tokens; on how many tokens, summed over the features."""
         if self._since is None:
             self.since.add_(n).masked_fill_(fired > 0, 0)
-        else:
-            self._since += n
-            self._since *= fired.numpy() == 0
+            return float(fired.sum())
+        on = fired.numpy()
+        self._since += n
+        self._since *= on == 0
+        return float(on.sum())
 
     def _count_dead(self) -> int:
         after = self.dead_after
@@ -289,7 +325,7 @@ class Engine:
         return int(np.count_nonzero(self._since >= after))
 
     def _dead_features(self) -> torch.Tensor | None:
-        if not self.work.kind.revives_dead or self._n_dead == 0:
+        if not self.work.kind.revives_dead or self.n_dead == 0:
             return None
         dead = (self.since >= self.dead_after).nonzero()[:, 0]
         if len(dead) > MOST_REVIVED:  # those that have been dead longest
@@ -298,14 +334,13 @@ class Engine:
 
     def _clip(self, step: int, rate: float, losses: Losses) -> torch.Tensor | None:
         """What to divide the gradients by; a step that is not finite is refused before anything of it is applied."""
-        grads, largest = self.work.grads.vector, self.config.max_grad_norm
-        norm = float(torch.dot(grads, grads)) ** 0.5  # less than half the time of a norm
+        largest, norm = self.config.max_grad_norm, self.work.gradient_norm()
         if not math.isfinite(norm):
-            norm = float(torch.linalg.vector_norm(grads))  # the squares may be too large where the norm is not
+            norm = float(
+                torch.linalg.vector_norm(self.work.grads.vector)
+            )  # the squares may be too large where the norm is not
         if not math.isfinite(losses.total):
-            self.feed.undo()
             raise TrainingFault(step, rate, "loss", losses.total)
         if not math.isfinite(norm):
-            self.feed.undo()
             raise TrainingFault(step, rate, "gradient", norm)
         return self._divisor.fill_(norm / largest) if 0 < largest < norm else None

@@ -38,14 +38,21 @@ class Feed(Protocol):
     def resize(self, batch_size: int) -> None:
         """Change the batch size from the next batch on."""
 
-    def next(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The next batch, ``[batch, d_in]`` float32, and the place of each row in its window, ``[batch]``.
+    def next(self, count: int = 1) -> torch.Tensor:
+        """The next batch, ``[batch, d_in]`` float32: the caller's to change, and good until the next call.
 
-        The rows are the caller's to change, and good until the next call.
+        Args:
+            count: so many batches, one behind the other; more than one where that many are ``left``.
         """
 
-    def undo(self) -> None:
-        """Give the last batch again at the next call: its step was not applied."""
+    def places(self) -> torch.Tensor:
+        """The place in its window of each row that was given last. ``[batch]``."""
+
+    def left(self) -> int:
+        """How many batches can be taken at once, and given back by one ``undo``."""
+
+    def undo(self, count: int = 1) -> None:
+        """Give the last batches again from the next call on: their steps were not applied."""
 
     def everything(self) -> tuple[torch.Tensor, torch.Tensor]:
         """All kept rows and their places; only where ``full`` can be. ``[n_kept, d_in]``, ``[n_kept]``."""
@@ -123,8 +130,8 @@ class MemoryFeed:
         self.batches = data.Batches(self.n_kept, config.batch_size, config.seed)
         self._gathered = data.Gathered(self.values)
         self._shuffled_by: torch.Tensor | None = None  # the order of ``batches`` in which the next two are
-        self._shuffled = self._places = self.rows
-        self._chosen = self.rows.numpy()
+        self._shuffled = self.rows.numpy()
+        self._part = slice(0, 0)  # of ``_shuffled``, where the last batch is
 
     @property
     def batch_size(self) -> int:
@@ -144,23 +151,29 @@ class MemoryFeed:
         """Change the batch size from the next batch on."""
         self.batches.resize(batch_size)
 
-    def next(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The next batch and the place of each of its rows."""
+    def next(self, count: int = 1) -> torch.Tensor:
+        """The next batch, or some."""
         batches = self.batches
-        part = batches.next()
+        self._part = batches.next(count)
         if batches.order is not self._shuffled_by:
             self._shuffled_by = batches.order
-            self._shuffled = self.rows[batches.order]
-            self._chosen = self._shuffled.numpy()
-            self._places = self.position[self._shuffled]
+            self._shuffled = self.rows.numpy().take(batches.order.numpy())
         if self.full:
-            return self.values.index_select(0, self._shuffled), self._places
-        return self._gathered.take(self._chosen[part]), self._places[part]
+            return self.values.index_select(0, self.rows)
+        return self._gathered.take(self._shuffled[self._part])
 
-    def undo(self) -> None:
-        """Give the last batch again."""
+    def places(self) -> torch.Tensor:
+        """Of the rows that were given last."""
+        return self.position.index_select(0, torch.from_numpy(self._shuffled[self._part]))
+
+    def left(self) -> int:
+        """How many come of this epoch."""
+        return (self.n_kept - self.batches.cursor) // self.batch_size
+
+    def undo(self, count: int = 1) -> None:
+        """Give the last batches again."""
         if not self.full:
-            self.batches.undo()
+            self.batches.undo(count)
 
     def everything(self) -> tuple[torch.Tensor, torch.Tensor]:
         """All kept rows and their places."""

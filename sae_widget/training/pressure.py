@@ -33,18 +33,19 @@ class Pressure:
         work.memory["pressure"] = torch.zeros((), dtype=torch.float32)  # a number for Python: never on a GPU
 
     @property
-    def _searches(self) -> bool:
+    def searches(self) -> bool:
+        """Whether the next step's penalty depends on what the last step showed."""
         config = self.work.config
         return bool(config.target_l0) and "l1_coefficient" in ARCHITECTURES[config.architecture]
 
     def on(self, penalty: float) -> float:
         """The penalty of the next step."""
-        return penalty * math.exp(float(self.work.memory["pressure"])) if self._searches else penalty
+        return penalty * math.exp(float(self.work.memory["pressure"])) if self.searches else penalty
 
     def after(self, step: int, l0: float) -> None:
         """Look at the L0 of a step that was applied, once the penalty is there whole."""
         config = self.work.config
-        if not self._searches or step < config.l1_warmup * config.steps:
+        if not self.searches or step < config.l1_warmup * config.steps:
             return
         off = math.log(max(l0, 1e-3) / config.target_l0)
         self.work.memory["pressure"].add_(RATE * max(-MOST, min(MOST, off)))

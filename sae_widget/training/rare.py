@@ -7,7 +7,6 @@ on from its state goes the same way.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -48,12 +47,13 @@ class RareWorkspace(SparseWorkspace):
         losses = super().backward(x, penalty, dead)
         if not self._counts:
             return losses
-        return replace(losses, n_pairs=len(self.hidden) if self.is_sparse else self._n_pairs(losses.fired))
+        return losses._replace(n_pairs=len(self.hidden) if self.is_sparse else self._n_pairs(losses.fired))
 
     def applied(self, share: float) -> None:
         """Take note that the step of the last ``forward`` was applied."""
         super().applied(share)
-        self.memory["share"].fill_(share)
+        if self._counts:
+            self.memory["share"].fill_(share)
 
     def _pays(self) -> float:
         large = self._is_large(len(self.pre))

@@ -6,8 +6,8 @@ to rounding.
 
 from __future__ import annotations
 
-from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +22,8 @@ from sae_widget.training.topk import TopKWorkspace
 if TYPE_CHECKING:
     from sae_widget.training.base import Flat
 
+row_dots: Any = getattr(np, "vecdot", partial(np.einsum, "ij,ij->i"))  # numpy has it since 2.0
+TINY = np.float32(1e-12)
 SMALL = 2**16  # activations of a batch: with more, torch's threads and vector instructions win
 
 
@@ -42,10 +44,14 @@ class Buffers:
         self.tensors = Tensors(
             *(first(buffer, n) for buffer in (work.pre, work.acts, work.scratch, work.error, work.target))
         )
+        if work.in_place:
+            self.tensors = self.tensors._replace(pre=self.tensors.acts)
         self.pre, self.acts, self.scratch, self.error, self.target = (tensor.numpy() for tensor in self.tensors)
         self.flat_error, self.flat_target = self.error.reshape(-1), self.target.reshape(-1)
-        self.fires = np.empty_like(self.acts)  # 1 where a feature fires, 0 elsewhere
-        self.ones, self.wide = np.ones(n, np.float32), np.ones(work.d_sae, np.float32)
+        self.fires_out = torch.empty_like(self.tensors.acts)  # 1 where a feature fires, 0 elsewhere
+        self.fires = self.fires_out.numpy()
+        self.flat_acts, self.flat_fires = self.acts.reshape(-1), self.fires.reshape(-1)
+        self.ones = np.ones(n, np.float32)
         self.acts_t, self.scratch_t = self.tensors.acts.t(), self.tensors.scratch.t()
 
 
@@ -53,8 +59,8 @@ class Arrays:
     """The parts of a ``Flat`` that a step needs, as arrays over the same memory."""
 
     def __init__(self, flat: Flat) -> None:
-        self.b_enc, self.W_enc, self.W_dec, self.b_dec = (
-            part.numpy() for part in (flat.b_enc, flat.W_enc, flat.W_dec, flat.b_dec)
+        self.b_enc, self.W_enc, self.W_dec, self.b_dec, self.vector = (
+            part.numpy() for part in (flat.b_enc, flat.W_enc, flat.W_dec, flat.b_dec, flat.vector)
         )
 
 
@@ -62,6 +68,7 @@ class SmallWorkspace(DenseWorkspace):
     """The steps of ``DenseWorkspace``; in numpy while its batches are small."""
 
     is_small = False
+    in_place = False  # whether ``_fire`` can write where it reads, and nobody reads ``pre`` afterwards
 
     def resize(self, batch_size: int) -> None:
         """Make the buffers for another batch size."""
@@ -77,6 +84,10 @@ class SmallWorkspace(DenseWorkspace):
     @cached_property
     def _g(self) -> Arrays:
         return Arrays(self.grads)
+
+    @cached_property
+    def _room(self) -> np.ndarray:
+        return np.empty_like(self._p.W_dec)
 
     def _at(self, n: int) -> Buffers:
         """The buffers for ``n`` rows."""
@@ -109,13 +120,15 @@ class SmallWorkspace(DenseWorkspace):
         if not self.is_small:
             super().forward(x)
             return
-        at = self._at(x.shape[0]).tensors
+        arrays = self._at(x.shape[0])
+        at = arrays.tensors
         torch.sub(x, self.params.b_dec, out=at.target)
         self.u = at.target if self.center_input else x
         self.products.encode(self.u, at.pre)
         self._squared = None
         self._fire(at.pre, at.acts)
-        self.products.decode(at.acts, at.target, at.error)
+        torch.mm(at.acts, self.params.W_dec, out=at.error)
+        np.subtract(arrays.error, arrays.target, out=arrays.error)
 
     def backward(self, x: torch.Tensor, penalty: float, dead: torch.Tensor | None) -> Losses:
         """Fill ``grads`` from what ``forward`` left."""
@@ -124,11 +137,11 @@ class SmallWorkspace(DenseWorkspace):
     def _backward(self, x: torch.Tensor, penalty: float, dead: torch.Tensor | None) -> Losses:
         n = x.shape[0]
         at, g, weights = self._at(n), self._g, self._weights(n, penalty)
-        np.greater(at.acts, 0, out=at.fires)
+        torch.sign(at.tensors.acts, out=at.fires_out)
         fired = np.dot(at.ones, at.fires)
         reconstruction, sparsity = weights.error * self.squared_error(n), 0.0
         if weights.act:
-            sparsity = weights.act * float(np.dot(np.dot(at.ones, at.acts), at.wide))
+            sparsity = weights.act * float(np.dot(at.flat_acts, at.flat_fires))
         revive = self._revive(dead, x, weights.error)
         np.multiply(at.error, np.float32(2.0 * weights.error), out=at.error)
         np.dot(at.ones, at.error, out=g.b_dec)
@@ -145,14 +158,26 @@ class SmallWorkspace(DenseWorkspace):
             np.subtract(g.b_dec, np.dot(g.b_enc, self._p.W_enc), out=g.b_dec)
         return Losses(reconstruction, sparsity, torch.from_numpy(fired))
 
+    def gradient_norm(self) -> float:
+        """Of all gradients together."""
+        if not self.is_small:
+            return super().gradient_norm()
+        grads = self._g.vector
+        return float(np.dot(grads, grads)) ** 0.5
+
+    def applied(self, share: float) -> None:
+        """Take note that the step of the last ``forward`` was applied; of small ones nothing is kept."""
+        if not self.is_small:
+            super().applied(share)
+
     def keep_norms(self) -> None:
         """Take out of the decoder's gradient what would only change its rows' norms."""
         if not self.is_small:
             super().keep_norms()
             return
-        rows, grad = self._p.W_dec, self._g.W_dec
-        along = np.einsum("ij,ij->i", rows, grad)
-        np.subtract(grad, rows * along[:, None], out=grad)
+        rows, grad, room = self._p.W_dec, self._g.W_dec, self._room
+        np.multiply(rows, row_dots(rows, grad)[:, None], out=room)
+        np.subtract(grad, room, out=grad)
 
     def unit_norm(self) -> None:
         """Bring every decoder row to norm 1."""
@@ -160,12 +185,15 @@ class SmallWorkspace(DenseWorkspace):
             super().unit_norm()
             return
         rows = self._p.W_dec
-        norm = np.sqrt(np.einsum("ij,ij->i", rows, rows))
-        np.divide(rows, np.maximum(norm, np.float32(1e-12))[:, None], out=rows)
+        norm = row_dots(rows, rows)
+        np.maximum(np.sqrt(norm, out=norm), TINY, out=norm)
+        np.divide(rows, norm[:, None], out=rows)
 
 
 class SmallReLUWorkspace(SmallWorkspace, ReLUWorkspace):
     """ReLU and an L1 penalty; small batches are never sparse."""
+
+    in_place = True
 
 
 class SmallTopKWorkspace(SmallWorkspace, TopKWorkspace):

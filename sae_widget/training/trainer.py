@@ -17,6 +17,7 @@ from sae_widget.training.feed import make_feed
 from sae_widget.training.interrupts import finish_first
 from sae_widget.training.mesh import ALONE
 from sae_widget.training.quality import Validation, validate
+from sae_widget.training.several import Several
 from sae_widget.training.start import check_start
 from sae_widget.training.threads import threads_for
 
@@ -75,7 +76,7 @@ class Trainer:
                 check_start(start, config, self.d_in)
             self._engine = Engine(feed, config, start, mesh, device)
             self._engine.agree()
-        self._ahead: Ahead | None = None
+        self._ahead: Ahead | Several | None = None
 
     @property
     def config(self) -> TrainConfig:
@@ -134,12 +135,12 @@ class Trainer:
         """
         self._settle()
         while self.step < self.config.steps:
-            if Ahead.fits(self._engine):
-                yield from self._run_ahead()
-                continue
             engine = self._engine
-            engine.threads = engine.threads or threads_for(self.batch_size, self.d_in, engine.config.d_sae)
-            with finish_first(), torch.no_grad(), using(min(engine.threads, torch.get_num_threads())):
+            kind = next((kind for kind in (Ahead, Several) if kind.fits(engine)), None)
+            if kind is not None:
+                yield from self._run_ahead(kind)
+                continue
+            with finish_first(), torch.no_grad(), self._threads():
                 record = engine.one_step()
             yield record
 
@@ -208,10 +209,10 @@ class Trainer:
                 )
         self._engine.load_state_dict(state)
 
-    def _run_ahead(self) -> Iterator[TrainStep]:
-        """A few epochs at once; whoever looks at the weights in between sees those of the record."""
-        with finish_first(), torch.no_grad():
-            self._ahead = ahead = Ahead(self._engine)
+    def _run_ahead(self, kind: type[Ahead | Several]) -> Iterator[TrainStep]:
+        """A few steps at once; whoever looks at the weights in between sees those of the record."""
+        with finish_first(), torch.no_grad(), self._threads():
+            self._ahead = ahead = kind(self._engine)
         for record in ahead.records:
             ahead.step, ahead.tokens = record.step, record.tokens
             yield record
@@ -225,8 +226,14 @@ class Trainer:
         """Bring the weights to the last record that was given out."""
         ahead, self._ahead = self._ahead, None
         if ahead is not None:
-            with finish_first(), torch.no_grad():
+            with finish_first(), torch.no_grad(), self._threads():
                 ahead.settle()
+
+    def _threads(self) -> using:
+        """As many torch threads as a step takes."""
+        engine = self._engine
+        engine.threads = engine.threads or threads_for(self.batch_size, self.d_in, engine.config.d_sae)
+        return using(min(engine.threads, torch.get_num_threads()))
 
 
 WAYS = ("memory.divides", "memory.multiplies", "memory.pays", "memory.share")

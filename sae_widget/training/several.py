@@ -1,0 +1,125 @@
+"""A few small steps done at once, handed out one record at a time.
+
+What a step costs besides its products is, where these are small, mostly Python's: the guards around it, the counting of
+dead features, the record. Here that is done for some steps together. The arithmetic is that of ``Engine.advance``, so
+that it makes no difference to the weights where one such group ends and the next begins.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from sae_widget.training.base import TrainingFault
+from sae_widget.training.original import tokens_since_fired
+from sae_widget.training.small import SmallWorkspace
+
+if TYPE_CHECKING:
+    from sae_widget.training.base import Applied, TrainStep
+    from sae_widget.training.engine import Engine
+
+MOST_STEPS = 32
+NUMBERS = 2**18  # of their batches together, so that they stay in the cache
+SMALL = 2**21  # multiplications of a product: with more, what is saved is less than a twentieth
+
+
+class Several:
+    """The next steps of an engine: its weights are already behind the last, its counters before the first.
+
+    ``step`` and ``tokens`` are those of the last record that was handed out; ``settle`` brings the engine there.
+
+    Args:
+        engine: what is trained.
+
+    Raises:
+        TrainingFault: the very first of the steps is not finite; nothing of it was applied.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        began = time.perf_counter()
+        self.engine, self.step, self.tokens = engine, engine.step, engine.tokens
+        self.before, self.measured = [vector.clone() for vector in _vectors(engine)], engine.measured
+        self.batches = engine.next_batch(_steps_at_once(engine)).split(engine.feed.batch_size)
+        self.done: list[Applied] = []
+        self.fault: TrainingFault | None = None
+        try:
+            self._advance_to_fault()
+            self.records = self._records(began)
+        except BaseException:
+            self._restore()
+            engine.feed.undo(len(self.batches))
+            raise
+        engine.feed.undo(len(self.batches) - len(self.done))
+
+    @staticmethod
+    def fits(engine: Engine) -> bool:
+        """Whether this engine's next steps can be done in this way."""
+        return _steps_at_once(engine) > 1
+
+    def settle(self) -> None:
+        """Bring the engine's weights and counters to the last record that was handed out."""
+        engine, count = self.engine, self.step - self.engine.step
+        if count < len(self.done):
+            engine.feed.undo(len(self.done) - count)
+            self._restore()
+            self._advance(count)
+        if count:
+            engine.since.copy_(torch.from_numpy(self.since[count - 1]))
+            engine.n_dead = self.dead[count - 1]
+        engine.step, engine.tokens = self.step, self.tokens
+
+    def _advance_to_fault(self) -> None:
+        """Do all steps, or those in front of one that is not finite: that one becomes the fault."""
+        try:
+            self._advance(len(self.batches))
+        except TrainingFault as fault:
+            if not self.done:
+                raise
+            self.fault = fault
+
+    def _advance(self, count: int) -> None:
+        """Do the first ``count`` steps, from ``before``."""
+        self.done = []
+        with np.errstate(all="ignore"):
+            for step, x in enumerate(self.batches[:count], self.engine.step + 1):
+                self.done.append(self.engine.advance(step, x))
+
+    def _restore(self) -> None:
+        """Take all steps back."""
+        engine = self.engine
+        for vector, before in zip(_vectors(engine), self.before, strict=True):
+            vector.copy_(before)
+        engine.with_first, engine.validation = self.measured
+
+    def _records(self, began: float) -> list[TrainStep]:
+        engine, first, n = self.engine, self.engine.step + 1, self.done[0].n
+        fired = np.stack([done.losses.fired.numpy() for done in self.done])  # [n_steps, d_sae]
+        self.since = tokens_since_fired(fired > 0, engine.since.numpy(), n)
+        self.dead: list[int] = np.count_nonzero(self.since >= engine.dead_after, axis=1).tolist()
+        engine.measure_now_and_then(engine.step + len(self.done), n, None)
+        engine.clock(n * len(self.done), time.perf_counter() - began)
+        shown = [self.measured] * (len(self.done) - 1) + [engine.measured]
+        on = fired.sum(1).tolist()
+        return [engine.record(first + i, done, on[i] / n, self.dead[i], shown[i]) for i, done in enumerate(self.done)]
+
+
+def _vectors(engine: Engine) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    return engine.work.params.vector, engine.moments[0].vector, engine.moments[1].vector
+
+
+def _steps_at_once(engine: Engine) -> int:
+    """How many steps can be done before something is looked at that decides on the next."""
+    config, feed, work = engine.config, engine.feed, engine.work
+    small = isinstance(work, SmallWorkspace) and work.is_small and feed.batch_size * work.d_in * work.d_sae <= SMALL
+    alone = engine.mesh.size == 1 and config.skip_first and not config.resample_every
+    if not small or not alone or feed.full or engine.pressure.searches:
+        return 0
+    most = min(MOST_STEPS, NUMBERS // (feed.batch_size * work.d_in), feed.left())
+    most = min(most, engine.until_measured(engine.step + 1, feed.batch_size))
+    if work.kind.revives_dead:  # none may be dead in any of them
+        room = engine.dead_after - 1 - int(engine.since.max())
+        most = min(most, room // feed.batch_size + 1) if room >= 0 else 0
+    return most

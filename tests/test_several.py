@@ -1,0 +1,193 @@
+"""Small steps that are done some at a time: when they are, and that nobody can tell."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from sae_widget.config import TrainConfig
+from sae_widget.training import Trainer, TrainingFault, schedule, several
+from sae_widget.training.engine import Engine
+from sae_widget.training.several import Several
+from tests.test_feed import Blocks
+from tests.training_runs import RECIPES, finish, generator, ladder, same_state, small_data, untimed
+
+
+def data(n: int = 700) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.randn(n, 12, generator=generator(3)), torch.arange(n) % 10
+
+
+def made(recipe: str = "standard", n: int = 700, **changes: Any) -> Trainer:
+    return Trainer(*data(n), RECIPES[recipe].changed(**({"steps": 100} | changes)))
+
+
+def at_once(trainer: Trainer) -> int:
+    """How many steps come together after the first, which is measured by itself."""
+    next(trainer.run())
+    trainer.sae()
+    return several._steps_at_once(trainer._engine)
+
+
+@pytest.fixture
+def one_by_one(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Finish a trainer with no two steps together."""
+
+    def run(trainer: Trainer) -> list[Any]:
+        with monkeypatch.context() as patch:
+            patch.setattr(several, "MOST_STEPS", 1)
+            return finish(trainer)
+
+    return run
+
+
+class TestWhen:
+    @pytest.mark.parametrize("recipe", ["standard", "topk"])
+    def test_small_steps_are_done_together(self, recipe: str) -> None:
+        assert at_once(made(recipe)) > 1
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"batch_size": 0},
+            {"batch_size": 512, "d_sae": 512},
+            {"skip_first": False},
+            {"resample_every": 50},
+            {"target_l0": 4.0},
+            {"architecture": "batchtopk"},
+            {"architecture": "jumprelu"},
+        ],
+        ids=str,
+    )
+    def test_not_what_is_large_or_depends_on_the_step_before(self, changes: dict[str, Any]) -> None:
+        assert at_once(made(**changes)) <= 1
+
+    def test_a_group_ends_with_its_epoch_and_in_front_of_the_end(self) -> None:
+        assert at_once(made()) == several.MOST_STEPS
+        assert at_once(made(n=100)) == 4  # 90 rows are five batches of 16
+        assert at_once(made(steps=8)) == 7
+
+    def test_a_group_ends_where_the_fixed_sets_are_measured(self) -> None:
+        interval = math.ceil(20 * 700 / 50)
+        trainer = made(n=700, batch_size=50, steps=2000)
+        assert trainer._engine._fixed_set.interval(50) == interval
+        assert [trainer._engine.until_measured(step, 50) for step in (1, 2, interval, interval + 1)] == [
+            1,
+            interval - 1,
+            1,
+            interval,
+        ]
+
+    def test_with_a_dead_feature_topk_goes_step_by_step(self) -> None:
+        trainer = made("topk", steps=2000)
+        assert at_once(trainer) > 1
+        engine = trainer._engine
+        engine.since[3] = engine.dead_after - 1 - 2 * 16
+        assert several._steps_at_once(engine) == 3
+        engine.since[3] = engine.dead_after
+        assert several._steps_at_once(engine) == 0
+
+
+class TestNobodyCanTell:
+    @pytest.mark.parametrize("recipe", ["standard", "topk"])
+    @pytest.mark.parametrize(
+        "changes", [{}, {"validation_share": 0.2, "batch_size": 40}, {"k": 1, "steps": 400}], ids=str
+    )
+    def test_a_run_is_the_same(self, recipe: str, changes: dict[str, Any], one_by_one: Any) -> None:
+        together, alone = made(recipe, **changes), made(recipe, **changes)
+        assert untimed(finish(together)) == untimed(one_by_one(alone))
+        assert same_state(together, alone)
+
+    @pytest.mark.parametrize("recipe", ["standard", "topk"])
+    def test_a_run_over_a_corpus_in_blocks(self, recipe: str, one_by_one: Any) -> None:
+        together, alone = (Trainer(Blocks(), config=RECIPES[recipe].changed(steps=60)) for _ in range(2))
+        assert at_once(together) > 1
+        assert untimed(finish(together)) == untimed(one_by_one(alone))[1:]
+        assert same_state(together, alone)
+
+    def test_features_that_die_are_revived(self, one_by_one: Any) -> None:
+        values, position, _ = ladder(2000)
+        config = TrainConfig(architecture="topk", d_sae=256, k=4, steps=300, batch_size=64)
+        together, alone = Trainer(values, position, config), Trainer(values, position, config)
+        records = finish(together)
+        assert max(record.dead for record in records) > 0
+        assert untimed(records) == untimed(one_by_one(alone))
+
+    @pytest.mark.parametrize("recipe", ["standard", "topk"])
+    def test_whoever_looks_sees_the_weights_of_the_last_record(self, recipe: str, one_by_one: Any) -> None:
+        looked, alone = made(recipe), made(recipe)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(several, "MOST_STEPS", 1)
+            wanted = [alone.state_dict()["params"] for _ in alone.run()]
+        for record in looked.run():
+            if record.step % 3:
+                found = looked.state_dict()
+                assert torch.equal(found["params"], wanted[record.step - 1])
+                assert found["counters"].tolist() == [record.step, record.tokens] == [looked.step, looked.tokens]
+        assert same_state(looked, alone)
+
+    def test_a_state_in_the_middle_goes_on(self) -> None:
+        whole, begun, goes_on = (made() for _ in range(3))
+        records = finish(whole)
+        for record in begun.run():
+            if record.step == 21:
+                break
+        goes_on.load_state_dict(begun.state_dict())
+        assert untimed(finish(goes_on)) == untimed(records[21:])
+        assert same_state(goes_on, whole)
+
+
+class TestFaults:
+    @pytest.mark.parametrize("bad", [2, 9, 34])
+    def test_the_steps_in_front_of_a_fault_are_told_and_kept(self, bad: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        trainer, good, weight, seen = made(), made(), schedule.penalty, []
+        with monkeypatch.context() as patch:
+            patch.setattr(schedule, "penalty", lambda config, step: math.nan if step == bad else weight(config, step))
+            with pytest.raises(TrainingFault, match=f"became NaN at step {bad} "):
+                for record in trainer.run():
+                    seen.append(record)
+        assert [record.step for record in seen] == list(range(1, bad))
+        assert untimed(seen + finish(trainer)) == untimed(finish(good))
+        assert same_state(trainer, good)
+
+    @pytest.mark.parametrize("place", ["advance", "measure_now_and_then"])
+    def test_any_other_fault_takes_the_whole_group_back(self, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        trainer, good, calls = made(), made(), []
+        work = getattr(Engine, place)
+
+        def full(self: Engine, *arguments: Any) -> Any:
+            calls.append(place)
+            if len(calls) == 2 + 3 * (place == "advance"):
+                raise MemoryError("no memory")
+            return work(self, *arguments)
+
+        records = []
+        with monkeypatch.context() as patch:
+            patch.setattr(Engine, place, full)
+            with pytest.raises(MemoryError):
+                for record in trainer.run():
+                    records.append(record)
+        assert trainer.step == len(records) == 1
+        assert untimed(records + finish(trainer)) == untimed(finish(good))
+        assert same_state(trainer, good)
+
+
+def test_the_last_step_is_measured() -> None:
+    records = finish(made(steps=40))
+    shown = [record.explained_variance_with_first for record in records]
+    assert len(set(shown[:-1])) == 1 and shown[-1] > shown[0]
+
+
+def test_the_class_is_what_the_trainer_uses(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    make = Several.__init__
+
+    def counted(self: Several, engine: Engine) -> None:
+        make(self, engine)
+        sizes.append(len(self.done))
+
+    monkeypatch.setattr(Several, "__init__", counted)
+    records = finish(Trainer(*small_data(), RECIPES["standard"].changed(steps=31)))
+    assert len(records) == 31 and sum(sizes) >= 20 and max(sizes) == 4
