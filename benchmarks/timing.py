@@ -47,22 +47,28 @@ def _finish() -> None:
 
 
 def rounds_of(contestants: list[Contestant], rounds: int, least: dict[str, int]) -> dict[str, list[Speed]]:
-    """Times of every contestant in every round, behind a warm-up of two steps each.
+    """Times of every contestant in every round, behind a warm-up.
 
     Args:
         contestants: who takes turns, in this order.
         rounds: how many turns each has.
         least: fewest steps in a turn, by name; otherwise as many as take ``TURN`` seconds.
     """
-    steps = {}
-    for one in contestants:
-        turn(one, 1)
-        steps[one.name] = max(least.get(one.name, 1), round(TURN / turn(one, 1).wall))
+    steps = {one.name: max(least.get(one.name, 1), _steps_of_a_turn(one)) for one in contestants}
     times: dict[str, list[Speed]] = {one.name: [] for one in contestants}
     for _ in range(rounds):
         for one in contestants:
             times[one.name].append(turn(one, steps[one.name]))
     return times
+
+
+def _steps_of_a_turn(one: Contestant) -> int:
+    """How many steps take ``TURN`` seconds: not from a single one, since small steps may be done some at a time."""
+    turn(one, 1)
+    steps = 1
+    while (took := steps * turn(one, steps).wall) < TURN / 5:
+        steps *= 2
+    return round(steps * TURN / took)
 
 
 def ratio(slow: list[Speed], fast: list[Speed], key: Callable[[Speed], float] = lambda speed: speed.wall) -> float:
