@@ -12,9 +12,9 @@ from pathlib import Path
 
 from playwright.sync_api import BrowserContext, sync_playwright
 
+from tests.browser.launcher import WARM
 from tests.browser.page import DARK, LIGHT, NotebookPage
 from tests.browser.server import LabServer
-from tests.browser.warm import WARM
 
 __all__ = ["DARK", "LIGHT", "Lab", "NotebookPage"]
 
@@ -38,7 +38,7 @@ class Lab:
     """One server and one browser; ``open`` gives a notebook in a page of its own."""
 
     def __init__(self, env: dict[str, str] | None = None, *, warm: bool = False) -> None:
-        self.warm = warm  # whether kernels import what is heavy while their page loads, unless ``open`` says otherwise
+        self.warm = warm  # whether kernels have imported what is heavy when they start, unless ``open`` says otherwise
         self.server = LabServer(env)
         try:
             self._playwright = sync_playwright().start()

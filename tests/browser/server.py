@@ -17,7 +17,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from tests.browser.warm import STARTUP
+from tests.browser.warm import READY, kernel_spec
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -44,18 +44,29 @@ class LabServer:
             "--LabApp.expose_app_in_browser=True",
             "--LabApp.extension_manager=readonly",
         ]
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
+        address, self._warm = self.home / "warm.sock", None
+        kernel_spec(self.home / "kernels", address)
+        self.process = self._start(command, env or {})
+        try:
+            self._wait_until_up()
+            self._warm = self._start([sys.executable, "-m", "tests.browser.warm", str(address)], env or {}, talks=True)
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self, command: list[str], env: dict[str, str], *, talks: bool = False) -> subprocess.Popen[bytes]:
+        """A process whose words go to the log, or, if it ``talks``, its answers to us."""
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
                 command,
-                env=self._environment(env or {}),
+                env=self._environment(env),
                 cwd=self.root,
                 stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdout=subprocess.PIPE if talks else log,
                 stderr=log,
                 start_new_session=True,
                 preexec_fn=_end_with_parent if sys.platform == "linux" else None,
             )
-        self._wait_until_up()
 
     def _settings(self) -> None:
         """No news, no questions, no side panels that take room, no look at whether JupyterLab should be built again."""
@@ -64,9 +75,6 @@ class LabServer:
         page = self.home / "config" / "labconfig" / "page_config.json"
         page.parent.mkdir()
         page.write_text(json.dumps({"buildAvailable": False, "buildCheck": False}), encoding="utf-8")
-        startup = self.home / "ipython" / "profile_default" / "startup"
-        startup.mkdir(parents=True)
-        (startup / "00-warm.py").write_text(STARTUP, encoding="utf-8")
 
     def setting(self, name: str, values: dict[str, Any]) -> None:
         """Write a setting of JupyterLab's, for the pages that are loaded from now on."""
@@ -76,12 +84,21 @@ class LabServer:
 
     def start_kernel(self, notebook: str) -> None:
         """Start the kernel of a notebook that no page has opened yet; the page will find it by the notebook's path."""
+        self._wait_until_warm()
         session = {"path": notebook, "name": notebook, "type": "notebook", "kernel": {"name": "python3"}}
         # Against forged requests the server wants one value twice, as a cookie and as a header; any will do.
         headers = {"Content-Type": "application/json", "Cookie": "_xsrf=aa", "X-XSRFToken": "aa"}
         asked = urllib.request.Request(f"{self.url}/api/sessions", json.dumps(session).encode(), headers)
         with urllib.request.urlopen(asked, timeout=60) as answer:
             assert answer.status == 201, f"the server did not start a kernel: {answer.status}"
+
+    def _wait_until_warm(self) -> None:
+        """Until the process of which warm kernels are copies has imported everything."""
+        assert self._warm is not None and self._warm.stdout is not None
+        if not self._warm.stdout.closed:
+            said = self._warm.stdout.readline().decode()
+            assert said == READY, f"there are no warm kernels: {said or self.log.read_text(encoding='utf-8')[-3000:]}"
+            self._warm.stdout.close()
 
     def _environment(self, more: dict[str, str]) -> dict[str, str]:
         env = {k: v for k, v in os.environ.items() if not k.startswith(("JUPYTER", "OMP_NUM", "PYTEST"))}
@@ -93,6 +110,7 @@ class LabServer:
             "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
             "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
             "JUPYTER_PREFER_ENV_PATH": "1",  # the kernel is this Python, whatever the person has installed
+            "JUPYTER_PATH": str(home / "kernels"),  # which goes in front of it
             "IPYTHONDIR": str(home / "ipython"),
             "SAE_WIDGET_HOME": str(home / "state"),
             "HF_HUB_OFFLINE": "1",
@@ -117,12 +135,13 @@ class LabServer:
         raise RuntimeError(f"JupyterLab did not come up within {seconds:.0f} s:\n{tail}")
 
     def close(self) -> None:
-        """End the server, and its kernels, by its process group."""
-        for sign in (signal.SIGTERM, signal.SIGKILL):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, sign)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(10)
+        """End the server, and its kernels, by its process group; then what the kernels are copies of."""
+        for process in filter(None, (self.process, self._warm)):
+            for sign in (signal.SIGTERM, signal.SIGKILL):
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, sign)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(10)
         with contextlib.suppress(OSError):
             self._folder.cleanup()
 

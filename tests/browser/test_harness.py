@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 
 from tests.browser.lab import DARK, Lab
+from tests.running import until
 
 WIDGET = '''
 import anywidget, traitlets
@@ -54,6 +56,24 @@ def test_runs_cells_and_sees_widgets(lab: Lab) -> None:
 def test_kernel_is_this_python(lab: Lab) -> None:
     nb = lab.open(["import sys"], warm=False)
     assert nb.run_code("import sys; print(sys.prefix)").strip() == sys.prefix
+
+
+def test_a_warm_kernel_has_imported_can_be_interrupted_and_ends(lab: Lab) -> None:
+    nb = lab.open(["import time; print('begun'); time.sleep(60)"])
+    about = "import os, sys; print(sys.prefix, os.getcwd(), os.getpid(), 'sae_widget.views' in sys.modules)"
+    prefix, folder, number, imported = nb.run_code(about).split()
+    assert (prefix, folder, imported) == (sys.prefix, str(lab.server.root), "True")
+    nb.run_cell(0, wait=False)
+    nb.output(0).get_by_text("begun").wait_for()
+    nb.execute("notebook:interrupt-kernel", wait=False)
+    nb.wait_kernel_idle()
+    assert "KeyboardInterrupt" in str(nb.outputs(0))
+    assert nb.run_code("print(os.getpid())").split() == [number]
+    nb.restart_kernel()
+    another = nb.run_code("import os; print(os.getpid())").strip()
+    until(lambda: not Path(f"/proc/{number}").exists())
+    nb.close()
+    until(lambda: not Path(f"/proc/{another}").exists())
 
 
 def test_code_behind_a_cell_that_fails_is_run_all_the_same(lab: Lab) -> None:

@@ -1,25 +1,86 @@
-"""What a kernel imports before a test asks for anything, so that it does so while the page loads.
+"""A process that has imported what a kernel needs, of which each warm kernel is a copy (``fork``).
 
-These seconds are no test's subject, apart from the quickstart's: its kernel is cold, as a person's is.
+The imports are seconds of a processor, and no test's subject apart from the quickstart's: its kernel is cold, as a
+person's is. A copy has them at once. ``launcher`` is its other end.
 """
 
 from __future__ import annotations
 
+import importlib
+import json
 import os
-from importlib import import_module
+import signal
+import socket
+import sys
+import threading
 from pathlib import Path
 
-# A notebook with this in front of its name has a warm kernel.
-WARM = "warm-"
-# All that an explorer has imported by the end of its first training; each takes a second or so.
-HEAVY = ("torch._dynamo", "transformers.models.gpt2.modeling_gpt2", "sae_widget.explorer", "sae_widget.views")
-# Jupyter's server tells the kernel in JPY_SESSION_NAME which notebook it is for. A file of IPython's start-up runs in
-# the person's namespace: this leaves no name there.
-STARTUP = f"__import__({__name__!r}, fromlist=['warm']).warm_up()\n"
+# All that an explorer has imported by the end of its first training; ipykernel first, since others look for it.
+HEAVY = (
+    *("ipykernel.kernelapp", "torch._dynamo", "transformers.models.gpt2.modeling_gpt2"),
+    *("sae_widget.explorer", "sae_widget.views"),
+)
+READY = "warm\n"  # what is printed once a kernel can be asked for
 
 
-def warm_up() -> None:
-    """Import what is heavy, in the kernel of a notebook that is to be warm."""
-    if Path(os.environ.get("JPY_SESSION_NAME", "")).name.startswith(WARM):
-        for name in HEAVY:
-            import_module(name)
+def kernel_spec(folder: Path, address: Path) -> None:
+    """Describe the kernel ``python3`` in a data folder of Jupyter's."""
+    launcher = Path(__file__).with_name("launcher.py")
+    argv = [sys.executable, "-I", str(launcher), str(address), "-f", "{connection_file}"]
+    spec = {"argv": argv, "display_name": "Python 3 (ipykernel)", "language": "python", "metadata": {"debugger": True}}
+    made = folder / "kernels" / "python3"
+    made.mkdir(parents=True)
+    (made / "kernel.json").write_text(json.dumps(spec), encoding="utf-8")
+
+
+def serve(address: str) -> None:
+    """Import, then make a copy for each launcher that asks."""
+    for name in HEAVY:
+        importlib.import_module(name)
+    assert threading.active_count() == 1, "a copy has no thread but one"  # numpy's own come back by themselves
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the copies
+    with socket.socket(socket.AF_UNIX) as door:
+        door.bind(address)
+        door.listen()
+        print(READY, end="", flush=True)
+        while True:
+            asked, _ = door.accept()
+            if os.fork() == 0:
+                door.close()
+                _become_kernel(asked)
+            asked.close()
+
+
+def _become_kernel(asked: socket.socket) -> None:
+    """In the copy: be a process as JupyterLab starts one, then the kernel."""
+    os.setsid()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    _, streams, _, _ = socket.recv_fds(asked, 1, 3)
+    with asked.makefile() as lines:
+        wanted = json.loads(lines.readline())
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    os.environ.clear()
+    os.environ.update(wanted["environment"])
+    os.chdir(wanted["folder"])
+    asked.sendall(b"%d\n" % os.getpid())
+    threading.Thread(target=_end_with_launcher, args=(asked,), name="launcher", daemon=True).start()
+    sys.argv = ["ipykernel_launcher", *wanted["arguments"]]
+    from ipykernel.kernelapp import IPKernelApp
+
+    app = IPKernelApp.instance()
+    app.initialize()
+    importlib.import_module("ipywidgets").register_comm_target()  # which it does when a kernel imports it
+    app.start()
+    os._exit(0)
+
+
+def _end_with_launcher(asked: socket.socket) -> None:
+    """JupyterLab kills a kernel that does not end: the launcher, that is, and its end of the connection."""
+    asked.recv(1)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])
