@@ -10,6 +10,7 @@ import torch
 
 from sae_widget.config import TrainConfig
 from sae_widget.training import Trainer, TrainingFault, schedule, several
+from sae_widget.training.data import Gathered
 from sae_widget.training.engine import Engine
 from sae_widget.training.several import Several
 from tests.test_feed import Blocks
@@ -28,7 +29,7 @@ def at_once(trainer: Trainer) -> int:
     """How many steps come together after the first, which is measured by itself."""
     next(trainer.run())
     trainer.sae()
-    return several._steps_at_once(trainer._engine)
+    return several.steps_at_once(trainer._engine, several.MOST_STEPS)
 
 
 @pytest.fixture
@@ -85,9 +86,9 @@ class TestWhen:
         assert at_once(trainer) > 1
         engine = trainer._engine
         engine.since[3] = engine.dead_after - 1 - 2 * 16
-        assert several._steps_at_once(engine) == 3
+        assert several.steps_at_once(engine, several.MOST_STEPS) == 3
         engine.since[3] = engine.dead_after
-        assert several._steps_at_once(engine) == 0
+        assert several.steps_at_once(engine, several.MOST_STEPS) == 0
 
 
 class TestNobodyCanTell:
@@ -138,8 +139,93 @@ class TestNobodyCanTell:
         assert untimed(finish(goes_on)) == untimed(records[21:])
         assert same_state(goes_on, whole)
 
+    def test_two_generators_of_one_trainer_share_its_steps(self) -> None:
+        trainer, alone = made(), made()
+        first, second = trainer.run(), trainer.run()
+        records = [next(first) for _ in range(5)] + [next(second) for _ in range(3)] + list(first)
+        assert untimed(records) == untimed(finish(alone))
+        assert same_state(trainer, alone)
+        assert list(second) == []
+
+    @pytest.mark.parametrize(("batch_size", "d_in"), [(1, 5), (3, 5), (3, 33), (2, 50)])
+    def test_rows_that_do_not_begin_on_a_cache_line(self, batch_size: int, d_in: int, one_by_one: Any) -> None:
+        values, position = torch.randn(300, d_in, generator=generator(3)), torch.arange(300) % 10
+        config = RECIPES["standard"].changed(steps=100, batch_size=batch_size, center=False)
+        together, alone = Trainer(values, position, config), Trainer(values, position, config)
+        assert untimed(finish(together)) == untimed(one_by_one(alone))
+        assert same_state(together, alone)
+
+    def test_after_a_look_a_group_is_small_and_grows(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        trainer, steps, advance = made(steps=60), [], Engine.advance
+
+        def counted(self: Engine, step: int, x: torch.Tensor) -> Any:
+            steps.append(step)
+            return advance(self, step, x)
+
+        monkeypatch.setattr(Engine, "advance", counted)
+        for record in trainer.run():
+            if record.step <= 20:
+                trainer.sae()
+        assert steps[:20] == list(range(1, 21))  # none was taken back
+        assert steps == list(range(1, 61))
+
 
 class TestFaults:
+    def test_a_fault_while_somebody_looks_is_no_harm(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        trainer, good = made(), made()
+        records, wanted = [], finish(made())
+        for record in trainer.run():
+            records.append(record)
+            if record.step == 20:
+                break
+        advance, left = Engine.advance, iter([False, False, True])
+
+        def full(self: Engine, step: int, x: torch.Tensor) -> Any:
+            if next(left, False):
+                raise MemoryError("no memory")
+            return advance(self, step, x)
+
+        monkeypatch.setattr(Engine, "advance", full)
+        with pytest.raises(MemoryError):
+            trainer.sae()
+        assert next(left, None) is None and trainer.step == 20
+        at_twenty = trainer.state_dict()
+        for record in good.run():
+            if record.step == 20:
+                break
+        assert torch.equal(at_twenty["params"], good.state_dict()["params"])
+        assert untimed(records + finish(trainer)) == untimed(wanted)
+        finish(good)
+        assert same_state(trainer, good)
+
+    @pytest.mark.parametrize("blocks", [False, True])
+    def test_a_batch_that_cannot_be_gathered_comes_again(self, blocks: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+        config = RECIPES["standard"].changed(steps=40)
+        trainer, good = (Trainer(Blocks(), config=config) if blocks else made(steps=40) for _ in range(2))
+        records = []
+        take, left = Gathered.take, iter([False, True])
+
+        def full(self: Gathered, chosen: Any) -> torch.Tensor:
+            if next(left, False):
+                raise MemoryError("no memory")
+            return take(self, chosen)
+
+        monkeypatch.setattr(Gathered, "take", full)
+        with pytest.raises(MemoryError):
+            for record in trainer.run():
+                records.append(record)
+        assert len(records) == trainer.step == 1
+        assert untimed(records + finish(trainer)) == untimed(finish(good))
+        assert same_state(trainer, good)
+
+    def test_first_tokens_as_large_as_can_be_give_no_warning(self) -> None:
+        values, position = data()
+        values[position == 0] = 3e38 * torch.sign(values[position == 0])
+        for most in (1, several.MOST_STEPS):
+            trainer = Trainer(values, position, RECIPES["standard"].changed(steps=40))
+            trainer._group = most
+            assert all(math.isfinite(record.loss) for record in trainer.run())
+
     @pytest.mark.parametrize("bad", [2, 9, 34])
     def test_the_steps_in_front_of_a_fault_are_told_and_kept(self, bad: int, monkeypatch: pytest.MonkeyPatch) -> None:
         trainer, good, weight, seen = made(), made(), schedule.penalty, []
@@ -184,8 +270,8 @@ def test_the_class_is_what_the_trainer_uses(monkeypatch: pytest.MonkeyPatch) -> 
     sizes: list[int] = []
     make = Several.__init__
 
-    def counted(self: Several, engine: Engine) -> None:
-        make(self, engine)
+    def counted(self: Several, engine: Engine, count: int) -> None:
+        make(self, engine, count)
         sizes.append(len(self.done))
 
     monkeypatch.setattr(Several, "__init__", counted)

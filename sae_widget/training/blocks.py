@@ -102,8 +102,9 @@ class BlockFeed:
         for _ in range(2 * self.n_places + 1):
             if self.cursor + self.batch_size <= len(self._order):
                 self._chosen = self._order[self.cursor : self.cursor + count * self.batch_size]
+                rows = self._gathered.take(self._chosen.numpy())
                 self.cursor += count * self.batch_size
-                return self._gathered.take(self._chosen.numpy())
+                return rows
             self.place, self.cursor = self.place + 1, 0
             if self.place == self.n_places:
                 self.epoch, self.place = self.epoch + 1, 0

@@ -136,10 +136,13 @@ class Engine:
             TrainingFault: its loss or gradient is not finite; nothing of it was applied.
             MeshFault: another process is gone; nothing of it was applied, or all.
         """
+        with np.errstate(all="ignore"):  # what is not finite is looked for, and told in our words
+            return self._one_step()
+
+    def _one_step(self) -> TrainStep:
         began, step, x = time.perf_counter(), self.step + 1, self.next_batch()
         try:
-            with np.errstate(all="ignore"):  # what is not finite is looked for, and told in our words
-                done = self.advance(step, x)
+            done = self.advance(step, x)
         except BaseException:
             self.feed.undo()
             raise

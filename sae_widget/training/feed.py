@@ -160,7 +160,11 @@ class MemoryFeed:
             self._shuffled = self.rows.numpy().take(batches.order.numpy())
         if self.full:
             return self.values.index_select(0, self.rows)
-        return self._gathered.take(self._shuffled[self._part])
+        try:
+            return self._gathered.take(self._shuffled[self._part])
+        except BaseException:
+            self.undo(count)
+            raise
 
     def places(self) -> torch.Tensor:
         """Of the rows that were given last."""

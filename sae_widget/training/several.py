@@ -33,16 +33,21 @@ class Several:
 
     Args:
         engine: what is trained.
+        count: how many steps, at most ``steps_at_once``.
 
     Raises:
         TrainingFault: the very first of the steps is not finite; nothing of it was applied.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, count: int) -> None:
+        with np.errstate(all="ignore"):  # what is not finite is looked for, and told in our words
+            self._begin(engine, count)
+
+    def _begin(self, engine: Engine, count: int) -> None:
         began = time.perf_counter()
         self.engine, self.step, self.tokens = engine, engine.step, engine.tokens
         self.before, self.measured = [vector.clone() for vector in _vectors(engine)], engine.measured
-        self.batches = engine.next_batch(_steps_at_once(engine)).split(engine.feed.batch_size)
+        self.batches = engine.next_batch(count).split(engine.feed.batch_size)
         self.done: list[Applied] = []
         self.fault: TrainingFault | None = None
         try:
@@ -54,18 +59,17 @@ class Several:
             raise
         engine.feed.undo(len(self.batches) - len(self.done))
 
-    @staticmethod
-    def fits(engine: Engine) -> bool:
-        """Whether this engine's next steps can be done in this way."""
-        return _steps_at_once(engine) > 1
-
     def settle(self) -> None:
-        """Bring the engine's weights and counters to the last record that was handed out."""
+        """Bring the engine's weights and counters to the last record that was handed out.
+
+        After a fault in here it can be called again.
+        """
         engine, count = self.engine, self.step - self.engine.step
-        if count < len(self.done):
-            engine.feed.undo(len(self.done) - count)
+        if count < len(self.records):
             self._restore()
-            self._advance(count)
+            with np.errstate(all="ignore"):
+                self._advance(count)
+            engine.feed.undo(len(self.records) - count)
         if count:
             engine.since.copy_(torch.from_numpy(self.since[count - 1]))
             engine.n_dead = self.dead[count - 1]
@@ -83,9 +87,8 @@ class Several:
     def _advance(self, count: int) -> None:
         """Do the first ``count`` steps, from ``before``."""
         self.done = []
-        with np.errstate(all="ignore"):
-            for step, x in enumerate(self.batches[:count], self.engine.step + 1):
-                self.done.append(self.engine.advance(step, x))
+        for step, x in enumerate(self.batches[:count], self.engine.step + 1):
+            self.done.append(self.engine.advance(step, x))
 
     def _restore(self) -> None:
         """Take all steps back."""
@@ -110,14 +113,16 @@ def _vectors(engine: Engine) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return engine.work.params.vector, engine.moments[0].vector, engine.moments[1].vector
 
 
-def _steps_at_once(engine: Engine) -> int:
-    """How many steps can be done before something is looked at that decides on the next."""
+def steps_at_once(engine: Engine, most: int) -> int:
+    """How many steps, ``most`` or fewer, can be done before something is looked at that decides on the next."""
     config, feed, work = engine.config, engine.feed, engine.work
     small = isinstance(work, SmallWorkspace) and work.is_small and feed.batch_size * work.d_in * work.d_sae <= SMALL
     alone = engine.mesh.size == 1 and config.skip_first and not config.resample_every
-    if not small or not alone or feed.full or engine.pressure.searches:
+    # A product's last bit can hang on where its rows begin: in a group, each batch has to begin on a cache line.
+    aligned = work.center_input or feed.batch_size * work.d_in % 16 == 0
+    if not small or not alone or not aligned or feed.full or engine.pressure.searches:
         return 0
-    most = min(MOST_STEPS, NUMBERS // (feed.batch_size * work.d_in), feed.left())
+    most = min(most, MOST_STEPS, NUMBERS // (feed.batch_size * work.d_in), feed.left())
     most = min(most, engine.until_measured(engine.step + 1, feed.batch_size))
     if work.kind.revives_dead:  # none may be dead in any of them
         room = engine.dead_after - 1 - int(engine.since.max())

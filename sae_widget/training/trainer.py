@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,12 +18,12 @@ from sae_widget.training.feed import make_feed
 from sae_widget.training.interrupts import finish_first
 from sae_widget.training.mesh import ALONE
 from sae_widget.training.quality import Validation, validate
-from sae_widget.training.several import Several
+from sae_widget.training.several import MOST_STEPS, Several, steps_at_once
 from sae_widget.training.start import check_start
 from sae_widget.training.threads import threads_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from sae_widget.sae import SAE
     from sae_widget.training.base import TrainStep
@@ -77,6 +78,7 @@ class Trainer:
             self._engine = Engine(feed, config, start, mesh, device)
             self._engine.agree()
         self._ahead: Ahead | Several | None = None
+        self._group = MOST_STEPS  # small steps that are done at once: fewer when somebody has just looked
 
     @property
     def config(self) -> TrainConfig:
@@ -135,18 +137,21 @@ class Trainer:
         """
         self._settle()
         while self.step < self.config.steps:
-            engine = self._engine
-            kind = next((kind for kind in (Ahead, Several) if kind.fits(engine)), None)
-            if kind is not None:
-                yield from self._run_ahead(kind)
-                continue
-            with finish_first(), torch.no_grad(), self._threads():
-                record = engine.one_step()
-            yield record
+            engine, count = self._engine, steps_at_once(self._engine, self._group)
+            self._group = min(MOST_STEPS, 2 * self._group)
+            if Ahead.fits(engine):
+                yield from self._run_ahead(partial(Ahead, engine))
+            elif count > 1:
+                yield from self._run_ahead(partial(Several, engine, count))
+            else:
+                with finish_first(), torch.no_grad(), self._threads():
+                    record = engine.one_step()
+                yield record
+            self._settle()  # another ``run`` may have begun meanwhile
 
     def sae(self) -> SAE:
         """The SAE as it is now, with its own copies of the weights."""
-        self._settle()
+        self._look()
         engine, p, config = self._engine, self._engine.work.params, self.config
         kind = engine.work.kind
         own = {field.name for field in dataclasses.fields(kind)} & set(ARCHITECTURES[kind.architecture])
@@ -186,7 +191,7 @@ class Trainer:
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Everything that the next step depends on, as own copies: weights, Adam, batches, counters."""
-        self._settle()
+        self._look()
         return self._engine.state_dict()
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
@@ -209,10 +214,10 @@ class Trainer:
                 )
         self._engine.load_state_dict(state)
 
-    def _run_ahead(self, kind: type[Ahead | Several]) -> Iterator[TrainStep]:
+    def _run_ahead(self, begin: Callable[[], Ahead | Several]) -> Iterator[TrainStep]:
         """A few steps at once; whoever looks at the weights in between sees those of the record."""
         with finish_first(), torch.no_grad(), self._threads():
-            self._ahead = ahead = kind(self._engine)
+            self._ahead = ahead = begin()
         for record in ahead.records:
             ahead.step, ahead.tokens = record.step, record.tokens
             yield record
@@ -223,11 +228,17 @@ class Trainer:
             raise ahead.fault
 
     def _settle(self) -> None:
-        """Bring the weights to the last record that was given out."""
-        ahead, self._ahead = self._ahead, None
+        """Bring the weights to the last record that was given out; after a fault in here it can be tried again."""
+        ahead = self._ahead
         if ahead is not None:
             with finish_first(), torch.no_grad(), self._threads():
                 ahead.settle()
+                self._ahead = None
+
+    def _look(self) -> None:
+        """The same for somebody who may look again soon: each look takes back what was done ahead."""
+        self._group = 1
+        self._settle()
 
     def _threads(self) -> using:
         """As many torch threads as a step takes."""

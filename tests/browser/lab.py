@@ -39,7 +39,7 @@ class Lab:
 
     def __init__(self, env: dict[str, str] | None = None, *, warm: bool = False) -> None:
         self.warm = warm  # whether kernels have imported what is heavy when they start, unless ``open`` says otherwise
-        self.server = LabServer(env)
+        self.server = LabServer(env, warm=warm)
         try:
             self._playwright = sync_playwright().start()
             path = str(CHROMIUM) if CHROMIUM.exists() else None

@@ -25,7 +25,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 class LabServer:
     """JupyterLab in its own process group, on 127.0.0.1, a free port and an empty folder."""
 
-    def __init__(self, env: dict[str, str] | None = None) -> None:
+    def __init__(self, env: dict[str, str] | None = None, *, warm: bool = False) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="sae-widget-lab-")
         self.home = Path(self._folder.name)
         self.root = self.home / "notebooks"
@@ -44,12 +44,13 @@ class LabServer:
             "--LabApp.expose_app_in_browser=True",
             "--LabApp.extension_manager=readonly",
         ]
-        address, self._warm = self.home / "warm.sock", None
-        kernel_spec(self.home / "kernels", address)
-        self.process = self._start(command, env or {})
+        self.process, self._warm = self._start(command, env or {}), None
         try:
             self._wait_until_up()
-            self._warm = self._start([sys.executable, "-m", "tests.browser.warm", str(address)], env or {}, talks=True)
+            if warm:
+                address = str(self.home / "warm.sock")
+                kernel_spec(self.home / "kernels", address)
+                self._warm = self._start([sys.executable, "-m", "tests.browser.warm", address], env or {}, talks=True)
         except BaseException:
             self.close()
             raise
@@ -136,6 +137,8 @@ class LabServer:
 
     def close(self) -> None:
         """End the server, and its kernels, by its process group; then what the kernels are copies of."""
+        if self._warm is not None and self._warm.stdout is not None:
+            self._warm.stdout.close()
         for process in filter(None, (self.process, self._warm)):
             for sign in (signal.SIGTERM, signal.SIGKILL):
                 with contextlib.suppress(ProcessLookupError):

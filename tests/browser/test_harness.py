@@ -5,9 +5,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.browser.lab import DARK, Lab
+from tests.browser.launcher import WARM
+from tests.browser.server import LabServer
 from tests.running import until
 
 WIDGET = '''
@@ -74,6 +77,20 @@ def test_a_warm_kernel_has_imported_can_be_interrupted_and_ends(lab: Lab) -> Non
     until(lambda: not Path(f"/proc/{number}").exists())
     nb.close()
     until(lambda: not Path(f"/proc/{another}").exists())
+
+
+def test_warm_kernels_end_with_what_they_are_copies_of() -> None:
+    server = LabServer(warm=True)
+    try:
+        server.start_kernel(f"{WARM}nobody.ipynb")
+        assert server._warm is not None
+        original = psutil.Process(server._warm.pid)
+        until(original.children)
+        copies = original.children()
+        original.kill()
+        until(lambda: not any(copy.is_running() for copy in copies), 30)
+    finally:
+        server.close()
 
 
 def test_code_behind_a_cell_that_fails_is_run_all_the_same(lab: Lab) -> None:

@@ -23,10 +23,10 @@ HEAVY = (
 READY = "warm\n"  # what is printed once a kernel can be asked for
 
 
-def kernel_spec(folder: Path, address: Path) -> None:
+def kernel_spec(folder: Path, address: str) -> None:
     """Describe the kernel ``python3`` in a data folder of Jupyter's."""
     launcher = Path(__file__).with_name("launcher.py")
-    argv = [sys.executable, "-I", str(launcher), str(address), "-f", "{connection_file}"]
+    argv = [sys.executable, "-I", str(launcher), address, "-f", "{connection_file}"]
     spec = {"argv": argv, "display_name": "Python 3 (ipykernel)", "language": "python", "metadata": {"debugger": True}}
     made = folder / "kernels" / "python3"
     made.mkdir(parents=True)
@@ -69,7 +69,7 @@ def _become_kernel(asked: socket.socket) -> None:
     sys.argv = ["ipykernel_launcher", *wanted["arguments"]]
     from ipykernel.kernelapp import IPKernelApp
 
-    app = IPKernelApp.instance()
+    app = IPKernelApp.instance(parent_handle=os.getppid())  # it ends with the process that it is a copy of
     app.initialize()
     importlib.import_module("ipywidgets").register_comm_target()  # which it does when a kernel imports it
     app.start()
