@@ -338,10 +338,8 @@ class Engine:
     def _clip(self, step: int, rate: float, losses: Losses) -> torch.Tensor | None:
         """What to divide the gradients by; a step that is not finite is refused before anything of it is applied."""
         largest, norm = self.config.max_grad_norm, self.work.gradient_norm()
-        if not math.isfinite(norm):
-            norm = float(
-                torch.linalg.vector_norm(self.work.grads.vector)
-            )  # the squares may be too large where the norm is not
+        if not math.isfinite(norm):  # the squares may be too large where the norm is not
+            norm = float(torch.linalg.vector_norm(self.work.grads.vector))
         if not math.isfinite(losses.total):
             raise TrainingFault(step, rate, "loss", losses.total)
         if not math.isfinite(norm):
