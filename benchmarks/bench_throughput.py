@@ -26,7 +26,7 @@ FEW = 32  # features that fire on a token, where an L1 penalty has done its work
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
 D_IN = 768
 N_TOKENS = 196_608  # more than ours reads here, so that it sees no feature as dead, as nobody else does
-TINY_TOKENS = 262_144  # 1,000 steps: without firing over so many, a feature is dead for SAELens and, of these, for ours
+TINY_TOKENS = 262_144  # 1,000 steps of 256: when one did not fire over so many, SAELens and ours call a feature dead
 OUR_STEPS = 10  # in a turn: the turns of all rounds together hold the measure over the fixed set in its share
 FLOORS = (torch.float32, torch.bfloat16)
 

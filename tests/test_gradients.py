@@ -16,7 +16,6 @@ from sae_widget.training import (
     products,
     rare,
     schedule,
-    several,
     small,
     topk,
 )
@@ -243,7 +242,7 @@ class TestGradients:
 
     def test_adam_is_torchs(self, monkeypatch: Any) -> None:
         # A run of the trainer against torch.optim.Adam fed with the trainer's own gradients.
-        monkeypatch.setattr(several, "MOST_STEPS", 1)  # the weights behind each record are looked at
+        monkeypatch.setattr("sae_widget.training.trainer.MOST_STEPS", 1)  # the weights behind each record are looked at
         values, position = small_data()
         trainer = Trainer(values, position, RECIPES["standard"].changed(unit_norm_decoder=False))
         work = trainer._engine.work

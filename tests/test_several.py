@@ -17,6 +17,8 @@ from sae_widget.training.several import Several
 from tests.test_feed import Blocks
 from tests.training_runs import RECIPES, finish, generator, ladder, same_state, small_data, untimed
 
+ONE_BY_ONE = "sae_widget.training.trainer.MOST_STEPS"
+
 
 def data(n: int = 700) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(n, 12, generator=generator(3)), torch.arange(n) % 10
@@ -39,7 +41,7 @@ def one_by_one(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def run(trainer: Trainer) -> list[Any]:
         with monkeypatch.context() as patch:
-            patch.setattr(several, "MOST_STEPS", 1)
+            patch.setattr(ONE_BY_ONE, 1)
             return finish(trainer)
 
     return run
@@ -121,7 +123,7 @@ class TestNobodyCanTell:
     def test_whoever_looks_sees_the_weights_of_the_last_record(self, recipe: str, one_by_one: Any) -> None:
         looked, alone = made(recipe), made(recipe)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(several, "MOST_STEPS", 1)
+            patch.setattr(ONE_BY_ONE, 1)
             wanted = [alone.state_dict()["params"] for _ in alone.run()]
         for record in looked.run():
             if record.step % 3:
@@ -219,20 +221,15 @@ class TestFaults:
         assert untimed(records + finish(trainer)) == untimed(finish(good))
         assert same_state(trainer, good)
 
-    def test_first_tokens_as_large_as_can_be_give_no_warning(self) -> None:
+    def test_first_tokens_as_large_as_can_be_give_no_warning(self, one_by_one: Any) -> None:
         values, position = data()
         values[position == 0] = 0.0
         values[::10, 0], values[::20, 0] = 3e38, -3e38
-        for most in (1, several.MOST_STEPS):
-            trainer = Trainer(values, position, RECIPES["standard"].changed(steps=3, normalize=False))
-            if most == 1:
-                trainer.sae()  # the next steps come one by one
+        config = RECIPES["standard"].changed(steps=3, normalize=False)
+        for run in (finish, one_by_one):
             with warnings.catch_warnings():
                 warnings.simplefilter("error")
-                for record in trainer.run():
-                    assert math.isfinite(record.loss)
-                    if most == 1:
-                        trainer.sae()
+                assert all(math.isfinite(record.loss) for record in run(Trainer(values, position, config)))
 
     @pytest.mark.parametrize("bad", [2, 9, 34])
     def test_the_steps_in_front_of_a_fault_are_told_and_kept(self, bad: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,14 +243,17 @@ class TestFaults:
         assert untimed(seen + finish(trainer)) == untimed(finish(good))
         assert same_state(trainer, good)
 
-    @pytest.mark.parametrize("place", ["advance", "measure_now_and_then"])
-    def test_any_other_fault_takes_the_whole_group_back(self, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize(("place", "nth", "kept"), [("advance", 5, 3), ("measure_now_and_then", 2, 1)])
+    def test_any_other_fault_takes_the_whole_group_back(
+        self, place: str, nth: int, kept: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Steps 1; 2 and 3; 4 to 7 come together."""
         trainer, good, calls = made(), made(), []
         work = getattr(Engine, place)
 
         def full(self: Engine, *arguments: Any) -> Any:
             calls.append(place)
-            if len(calls) == 2 + 3 * (place == "advance"):
+            if len(calls) == nth:
                 raise MemoryError("no memory")
             return work(self, *arguments)
 
@@ -263,7 +263,7 @@ class TestFaults:
             with pytest.raises(MemoryError):
                 for record in trainer.run():
                     records.append(record)
-        assert trainer.step == len(records) == 1
+        assert trainer.step == len(records) == kept
         assert untimed(records + finish(trainer)) == untimed(finish(good))
         assert same_state(trainer, good)
 

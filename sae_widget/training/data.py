@@ -118,10 +118,6 @@ def effective_batch(n_rows: int, batch_size: int) -> int:
     return n_rows if batch_size == 0 else min(batch_size, n_rows)
 
 
-FEW = 2**16
-"""Numbers: with fewer, a call of torch costs more than what it does to them, and one of numpy a third of it."""
-
-
 class Gathered:
     """Chosen rows in a buffer that is made once: a new one would be mapped anew each time, page by page.
 

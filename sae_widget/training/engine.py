@@ -110,13 +110,7 @@ class Engine:
         if self.feed.full:
             return self.everything()[0]
         x = self.feed.next(count)
-        if self._since is None:
-            return x.to(self.device).mul_(self.scale)
-        if x.numel() > data.FEW:
-            return x.mul_(self.scale)
-        rows = x.numpy()
-        np.multiply(rows, np.float32(self.scale), out=rows)
-        return x
+        return (x.to(self.device) if self._since is None else x).mul_(self.scale)
 
     def everything(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Scaled activations of all kept rows, and their places. ``[n_kept, d_in]``, ``[n_kept]``."""
@@ -153,9 +147,9 @@ class Engine:
         self.measure_now_and_then(step, done.n, done.with_first)
         self.n_dead = self._count_dead()
         self.clock(done.n, time.perf_counter() - began)
-        return self.record(step, done, l0, self.n_dead)
+        return self.record(step, done, l0, self.n_dead, self.measured)
 
-    def record(self, step: int, done: Applied, l0: float, dead: int, before: Measured | None = None) -> TrainStep:
+    def record(self, step: int, done: Applied, l0: float, dead: int, measured: Measured) -> TrainStep:
         """What a step showed.
 
         Args:
@@ -163,9 +157,8 @@ class Engine:
             done: what ``advance`` gave.
             l0: mean number of features that fired on a token.
             dead: features that are dead after it.
-            before: what the fixed sets had shown by then; None for the last step.
+            measured: what the fixed sets had shown by then.
         """
-        with_first, validation = before or self.measured
         losses = done.losses
         return TrainStep(
             step=step,
@@ -174,12 +167,12 @@ class Engine:
             sparsity=losses.sparsity,
             l0=l0,
             explained_variance=done.share,
-            explained_variance_with_first=with_first,
+            explained_variance_with_first=measured.with_first,
             dead=dead,
             learning_rate=done.rate,
             tokens_per_second=self.tokens_per_second,
             tokens=self.tokens + (step - self.step) * done.n,
-            validation_explained_variance=validation,
+            validation_explained_variance=measured.validation,
         )
 
     def advance(self, step: int, x: torch.Tensor) -> Applied:
@@ -212,18 +205,17 @@ class Engine:
         """How many steps from number ``step`` on there are up to one that measures, itself included."""
         if step == 1:
             return 1
-        sets = (self._fixed_set, *((self._held_out,) if len(self._held_out.x) else ()))
-        intervals = [one.interval(batch_size) for one in sets]
-        return min(self.config.steps - step + 1, *(1 + -step % interval for interval in intervals))
+        sets = [self._fixed_set] + [self._held_out] * bool(len(self._held_out.x))
+        return min(self.config.steps - step + 1, *(one.until(step, batch_size) for one in sets))
 
     def measure_now_and_then(self, step: int, batch_size: int, with_first: float | None) -> None:
         """The fixed sets, unless the batch was everything; the first and the last step always measure."""
         ends = step in (1, self.config.steps)
         if with_first is not None:
             self.with_first = with_first
-        elif ends or step % self._fixed_set.interval(batch_size) == 0:
+        elif ends or self._fixed_set.until(step, batch_size) == 1:
             self.with_first = self._fixed_set.measure(self.work)
-        if len(self._held_out.x) and (ends or step % self._held_out.interval(batch_size) == 0):
+        if len(self._held_out.x) and (ends or self._held_out.until(step, batch_size) == 1):
             self.validation = self._held_out.measure(self.work)
 
     def clock(self, tokens: int, seconds: float) -> None:

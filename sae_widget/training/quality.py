@@ -36,6 +36,10 @@ class FixedSet:
         """After how many steps to measure again, so that it takes ``TIME_SHARE`` of the time."""
         return max(1, math.ceil(FORWARD_COST / TIME_SHARE * len(self.x) / batch_size))
 
+    def until(self, step: int, batch_size: int) -> int:
+        """How many steps from number ``step`` on there are up to one that measures, itself included."""
+        return 1 + -step % self.interval(batch_size)
+
     def measure(self, work: Workspace) -> float:
         """Explained variance over these tokens with the weights as they are, exactly a float32; nan for none."""
         error = 0.0

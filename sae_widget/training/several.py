@@ -122,7 +122,7 @@ def steps_at_once(engine: Engine, most: int) -> int:
     aligned = work.center_input or feed.batch_size * work.d_in % 16 == 0
     if not small or not alone or not aligned or feed.full or engine.pressure.searches:
         return 0
-    most = min(most, MOST_STEPS, NUMBERS // (feed.batch_size * work.d_in), feed.left())
+    most = min(most, NUMBERS // (feed.batch_size * work.d_in), feed.left())
     most = min(most, engine.until_measured(engine.step + 1, feed.batch_size))
     if work.kind.revives_dead:  # none may be dead in any of them
         room = engine.dead_after - 1 - int(engine.since.max())

@@ -120,15 +120,15 @@ class SmallWorkspace(DenseWorkspace):
         if not self.is_small:
             super().forward(x)
             return
-        arrays = self._at(x.shape[0])
-        at = arrays.tensors
-        torch.sub(x, self.params.b_dec, out=at.target)
-        self.u = at.target if self.center_input else x
-        self.products.encode(self.u, at.pre)
+        at = self._at(x.shape[0])
+        pre, acts, _, error, target = at.tensors
+        torch.sub(x, self.params.b_dec, out=target)
+        self.u = target if self.center_input else x
+        self.products.encode(self.u, pre)
         self._squared = None
-        self._fire(at.pre, at.acts)
-        torch.mm(at.acts, self.params.W_dec, out=at.error)
-        np.subtract(arrays.error, arrays.target, out=arrays.error)
+        self._fire(pre, acts)
+        torch.mm(acts, self.params.W_dec, out=error)
+        np.subtract(at.error, at.target, out=at.error)
 
     def backward(self, x: torch.Tensor, penalty: float, dead: torch.Tensor | None) -> Losses:
         """Fill ``grads`` from what ``forward`` left."""

@@ -78,7 +78,7 @@ class Trainer:
             self._engine = Engine(feed, config, start, mesh, device)
             self._engine.agree()
         self._ahead: Ahead | Several | None = None
-        self._group = MOST_STEPS  # small steps that are done at once: fewer when somebody has just looked
+        self._group = 1  # small steps that are done at once: few when somebody has just looked
 
     @property
     def config(self) -> TrainConfig:

@@ -132,7 +132,6 @@ class LabServer:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(0.1)
         tail = self.log.read_text(encoding="utf-8", errors="replace")[-3000:]
-        self.close()
         raise RuntimeError(f"JupyterLab did not come up within {seconds:.0f} s:\n{tail}")
 
     def close(self) -> None:
