@@ -14,16 +14,15 @@ from sae_widget.training import (
     Trainer,
     pairs,
     products,
-    rare,
     schedule,
     small,
-    topk,
 )
 from sae_widget.training.gradients import AUX_COEFFICIENT, Workspace
 from sae_widget.training.workspaces import workspace
 from tests.training_runs import (
     RECIPES,
     generator,
+    over_pairs,
     small_data,
 )
 
@@ -152,19 +151,18 @@ class TestGradients:
     def test_equal_autograd(
         self, architecture: str, center: bool, reduction: str, dead: list[int], way: str, monkeypatch: Any
     ) -> None:
-        for module in (topk, rare):
-            monkeypatch.setattr(module, "SMALLEST", 0 if way == "pairs" else 2**40)
+        over_pairs(monkeypatch, way == "pairs")
         monkeypatch.setattr(small, "SMALL", 2**40 if way == "numpy" else 0)
         self.check(architecture, dead, way, center=center, loss_reduction=reduction)
 
     @pytest.mark.parametrize("reduction", ["sum", "mean"])
     @pytest.mark.parametrize("way", ["pairs", "matrices"])
     def test_jumprelu_with_a_target(self, reduction: str, way: str, monkeypatch: Any) -> None:
-        monkeypatch.setattr(rare, "SMALLEST", 0 if way == "pairs" else 2**40)
+        over_pairs(monkeypatch, way == "pairs")
         self.check("jumprelu", [], way, loss_reduction=reduction, target_l0=7.0)
 
     def test_without_the_sampled_product_of_this_build(self, monkeypatch: Any) -> None:
-        monkeypatch.setattr(topk, "SMALLEST", 0)
+        over_pairs(monkeypatch)
         monkeypatch.setattr(pairs, "samples", lambda: False)
         monkeypatch.setattr(pairs, "GATHERED", 10)
         self.check("topk", DEAD)
@@ -188,8 +186,7 @@ class TestGradients:
     @pytest.mark.parametrize("way", ["pairs", "matrices"])
     def test_bfloat16_is_near_float32(self, architecture: str, way: str, monkeypatch: Any) -> None:
         # Entries of a product of bfloat16 are right to 2^-8 of their size.
-        for module in (topk, rare):
-            monkeypatch.setattr(module, "SMALLEST", 0 if way == "pairs" else 2**40)
+        over_pairs(monkeypatch, way == "pairs")
         monkeypatch.setattr(small, "SMALL", 0)
         x = torch.randn(N, D_IN, generator=generator(9))
         found = {}

@@ -16,7 +16,7 @@ from sae_widget.training.pairs import pairs_where
 from sae_widget.training.sums import share_that_pays
 from sae_widget.training.workspaces import workspace
 from tests.test_mesh import together
-from tests.training_runs import finish, generator, ladder, same_state, untimed
+from tests.training_runs import finish, generator, ladder, over_pairs, same_state, untimed
 
 KINDS = ("gated", "jumprelu", "standard")
 N, D_IN, D_SAE = 60, 6, 40
@@ -128,7 +128,7 @@ class TestWhen:
 
     @pytest.mark.parametrize("architecture", [*KINDS, "topk"])
     def test_a_run_of_a_cpu_goes_on_elsewhere(self, architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(topk, "SMALLEST", 0)
+        over_pairs(monkeypatch)
         monkeypatch.setattr(topk, "places_of_largest", None)  # through numpy
         monkeypatch.setattr(rare, "pairs_where", None)
         work = started(architecture, k=4)
@@ -173,7 +173,7 @@ class TestEdges:
 
     @pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
     def test_a_step_without_a_pair(self, architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(topk, "SMALLEST", 0)
+        over_pairs(monkeypatch)
         work, x = started(architecture, k=4), torch.randn(N, D_IN, generator=generator(2))
         work.params.b_enc.fill_(-100.0)
         dead = torch.arange(5) if work.kind.revives_dead else None

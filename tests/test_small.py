@@ -12,7 +12,7 @@ from sae_widget.metrics import spread
 from sae_widget.training import Trainer, small
 from sae_widget.training.small import SmallWorkspace
 from sae_widget.training.workspaces import workspace
-from tests.training_runs import RECIPES, finish, generator, small_data
+from tests.training_runs import RECIPES, finish, generator, over_pairs, small_data
 
 
 def made(batch_size: int = 12, **changes: Any) -> SmallWorkspace:
@@ -33,6 +33,13 @@ class TestWhen:
         most = small.SMALL // 20
         assert made(most).is_small and not made(most + 1).is_small
 
+    @pytest.mark.parametrize(("d_in", "d_sae", "n"), [(768, 64, 1024), (4096, 65, 16)], ids=["rows", "matrix"])
+    def test_not_where_numpy_would_take_threads(self, d_in: int, d_sae: int, n: int) -> None:
+        # Its sums over so many numbers wait for torch's threads: a step took 27 ms in place of 4.
+        config = TrainConfig(architecture="standard", d_sae=d_sae, precision="float32")
+        assert n * d_sae <= small.SMALL and not workspace(d_in, n, config, True).is_small  # type: ignore[attr-defined]
+        assert workspace(d_in // 4, n, config, True).is_small  # type: ignore[attr-defined]
+
     def test_a_batch_that_grows_goes_on_in_torch_and_back(self) -> None:
         work = made()
         for n, wanted in ((small.SMALL, False), (12, True)):
@@ -44,7 +51,7 @@ class TestWhen:
     def test_not_in_bfloat16_nor_over_pairs(self, monkeypatch: pytest.MonkeyPatch) -> None:
         assert not made(precision="bfloat16").is_small
         assert made(architecture="topk").is_small
-        monkeypatch.setattr("sae_widget.training.topk.SMALLEST", 0)
+        over_pairs(monkeypatch)
         assert not made(architecture="topk").is_small
 
 

@@ -7,11 +7,11 @@ import torch
 import torch._dynamo  # torch imports it at a first use, and that changes warning filters
 
 from sae_widget.config import ARCHITECTURES, TrainConfig
-from sae_widget.training import Trainer, pairs, rare, sums, topk
+from sae_widget.training import Trainer, pairs, sums
 from sae_widget.training.sums import can_multiply, multiplying_is_fast, weighted_sums
 from sae_widget.training.trainer import WAYS
 from sae_widget.training.workspaces import workspace
-from tests.training_runs import RECIPES, finish, small_data
+from tests.training_runs import RECIPES, finish, over_pairs, small_data
 
 
 def sums_of(rows: torch.Tensor, bags: list[list[int]], *, multiply: bool) -> torch.Tensor:
@@ -101,7 +101,7 @@ def test_a_state_from_before_the_ways_were_kept_goes_on(architecture: str) -> No
 def test_both_ways_have_the_same_gradients(
     architecture: str, ways: str, dead: torch.Tensor | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(topk, "SMALLEST", 0)
+    over_pairs(monkeypatch)
     work = workspace(6, 50, TrainConfig(architecture=architecture, d_sae=40, k=4), True)
     work.fresh()
     work.params.vector.normal_(generator=torch.Generator().manual_seed(1))
@@ -122,8 +122,7 @@ def test_norms_are_kept_from_sums_over_the_pairs(
     architecture: str, dead: torch.Tensor | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # W_dec . its gradient is never computed from the matrices there; it must be gone all the same.
-    for module in (topk, rare):
-        monkeypatch.setattr(module, "SMALLEST", 0)
+    over_pairs(monkeypatch)
     monkeypatch.setattr("sae_widget.training.small.SMALL", 0)
     work = workspace(6, 50, TrainConfig(architecture=architecture, d_sae=40, k=4), True)
     work.fresh()

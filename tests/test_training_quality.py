@@ -9,8 +9,8 @@ import pytest
 from benchmarks.plain import PlainLoop
 from sae_widget.config import TrainConfig
 from sae_widget.metrics import explained_variance
-from sae_widget.training import Trainer, rare, topk
-from tests.training_runs import ladder
+from sae_widget.training import Trainer, rare
+from tests.training_runs import ladder, over_pairs
 
 HELD_OUT = 1000
 
@@ -19,8 +19,7 @@ HELD_OUT = 1000
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize(("architecture", "pays"), [("standard", 0.0), ("standard", 0.5), ("topk", 0.0)])
 def test_as_good_as_the_plain_loop(architecture: str, pays: float, seed: int, monkeypatch: Any) -> None:
-    for module in (topk, rare):
-        monkeypatch.setattr(module, "SMALLEST", 0)  # pairs and bfloat16 at a size at which neither would be taken
+    over_pairs(monkeypatch)  # and bfloat16, at a size at which neither would be taken
     monkeypatch.setattr(rare, "share_that_pays", lambda *_: pays)  # over matrices in the first case, then over pairs
     values, position, _ = ladder(9_000)
     config = TrainConfig(

@@ -92,7 +92,8 @@ class Engine:
             self.threads = 0
             self.feed.resize(config.batch_size)
             self.work.resize(self.mesh.count(self.feed.batch_size))
-        self.config = self.work.config = config
+        self.work.configure(config)
+        self.config = config
         self.n_dead = None
 
     def agree(self) -> None:

@@ -54,7 +54,7 @@ class Workspace:
         d_in: width of the activations.
         d_sae: number of features.
         batch_size: most rows at once.
-        config: the settings; their owner sets ``config`` when they change.
+        config: the settings; their owner calls ``configure`` when they change.
         center_input: encode ``x - b_dec``.
         bfloat16: take the products in bfloat16.
         device: where everything is.
@@ -88,6 +88,10 @@ class Workspace:
         rows = torch.empty(2, batch_size, self.d_in, dtype=torch.float32, device=self.device)
         self.target, self.error = rows  # x - b_dec, sae_out - x
         self.pre = torch.empty(batch_size, self.d_sae, dtype=self.products.dtype, device=self.device)  # hidden_pre
+
+    def configure(self, config: TrainConfig) -> None:
+        """Use other settings from the next step on."""
+        self.config = config
 
     def fresh(self) -> None:
         """Set what a new SAE starts with besides its matrices."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 row_dots: Any = getattr(np, "vecdot", partial(np.einsum, "ij,ij->i"))  # numpy has it since 2.0
 TINY = np.float32(1e-12)
 SMALL = 2**16  # activations of a batch: with more, torch's threads and vector instructions win
+ROWS = 2**18  # numbers of a batch, or of a matrix: with more, numpy's sums take threads that wait for torch's
 
 
 class Tensors(NamedTuple):
@@ -74,7 +75,8 @@ class SmallWorkspace(DenseWorkspace):
         """Make the buffers for another batch size."""
         super().resize(batch_size)
         on_cpu = self.device.type == "cpu" and not self.bfloat16
-        self.is_small = on_cpu and batch_size * self.d_sae <= SMALL and self.acts is not self.pre
+        small = batch_size * self.d_sae <= SMALL and max(batch_size, self.d_sae) * self.d_in <= ROWS
+        self.is_small = on_cpu and small and self.acts is not self.pre
         self._buffers: dict[int, Buffers] = {}
 
     @cached_property

@@ -30,6 +30,11 @@ class SparseWorkspace(DenseWorkspace):
     pairs: Pairs  # of the last ``forward``, where ``is_sparse``
     is_sparse = False
 
+    def resize(self, batch_size: int) -> None:
+        """Make the buffers for another batch size."""
+        super().resize(batch_size)
+        self.is_sparse = False
+
     def fresh(self) -> None:
         """Set what a new SAE starts with besides its matrices."""
         super().fresh()
