@@ -39,7 +39,7 @@ HOOKS = [
     "training.Trainer.run",
     "training.Trainer.sae",
     "training.History.append",
-    "training.engine.adam_step",
+    "training.base.Adam.__call__",
     "training.engine.Engine.advance",
     "training.engine.Engine.one_step",
 ]

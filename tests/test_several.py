@@ -11,6 +11,7 @@ import torch
 
 from sae_widget.config import TrainConfig
 from sae_widget.training import Trainer, TrainingFault, schedule, several
+from sae_widget.training.base import Adam
 from sae_widget.training.data import Gathered
 from sae_widget.training.engine import Engine
 from sae_widget.training.several import Several
@@ -159,13 +160,13 @@ class TestNobodyCanTell:
         assert same_state(together, alone)
 
     def test_after_a_look_a_group_is_small_and_grows(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        trainer, steps, advance = made(steps=60), [], Engine.advance
+        trainer, steps, adam = made(steps=60), [], Adam.__call__
 
-        def counted(self: Engine, step: int, x: torch.Tensor) -> Any:
+        def counted(self: Adam, step: int, *rest: Any) -> None:
             steps.append(step)
-            return advance(self, step, x)
+            adam(self, step, *rest)
 
-        monkeypatch.setattr(Engine, "advance", counted)
+        monkeypatch.setattr(Adam, "__call__", counted)
         for record in trainer.run():
             if record.step <= 20:
                 trainer.sae()
@@ -181,14 +182,14 @@ class TestFaults:
             records.append(record)
             if record.step == 20:
                 break
-        advance, left = Engine.advance, iter([False, False, True])
+        adam, left = Adam.__call__, iter([False, False, True])
 
-        def full(self: Engine, step: int, x: torch.Tensor) -> Any:
+        def full(self: Adam, *arguments: Any) -> None:
             if next(left, False):
                 raise MemoryError("no memory")
-            return advance(self, step, x)
+            adam(self, *arguments)
 
-        monkeypatch.setattr(Engine, "advance", full)
+        monkeypatch.setattr(Adam, "__call__", full)
         with pytest.raises(MemoryError):
             trainer.sae()
         assert next(left, None) is None and trainer.step == 20
@@ -243,15 +244,17 @@ class TestFaults:
         assert untimed(seen + finish(trainer)) == untimed(finish(good))
         assert same_state(trainer, good)
 
-    @pytest.mark.parametrize(("place", "nth", "kept"), [("advance", 5, 3), ("measure_now_and_then", 2, 1)])
+    @pytest.mark.parametrize(
+        ("owner", "place", "nth", "kept"), [(Adam, "__call__", 5, 3), (Engine, "measure_now_and_then", 2, 1)]
+    )
     def test_any_other_fault_takes_the_whole_group_back(
-        self, place: str, nth: int, kept: int, monkeypatch: pytest.MonkeyPatch
+        self, owner: type, place: str, nth: int, kept: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Steps 1; 2 and 3; 4 to 7 come together."""
         trainer, good, calls = made(), made(), []
-        work = getattr(Engine, place)
+        work = getattr(owner, place)
 
-        def full(self: Engine, *arguments: Any) -> Any:
+        def full(self: Any, *arguments: Any) -> Any:
             calls.append(place)
             if len(calls) == nth:
                 raise MemoryError("no memory")
@@ -259,7 +262,7 @@ class TestFaults:
 
         records = []
         with monkeypatch.context() as patch:
-            patch.setattr(Engine, place, full)
+            patch.setattr(owner, place, full)
             with pytest.raises(MemoryError):
                 for record in trainer.run():
                     records.append(record)

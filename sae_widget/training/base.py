@@ -106,39 +106,45 @@ def first(buffer: torch.Tensor, n: int) -> torch.Tensor:
     return buffer if buffer.shape[0] == n else buffer[:n]
 
 
-def adam_step(
-    params: Flat,
-    grads: Flat,
-    moments: Moments,
-    count: torch.Tensor,
-    rate: float,
-    beta1: float = BETA1,
-    divisor: torch.Tensor | None = None,
-) -> None:
-    """One step of Adam (Kingma & Ba 2015) over the flat vectors, in torch's fused kernel.
+class Adam:
+    """Adam (Kingma & Ba 2015) over flat vectors, in torch's fused kernel; what each step hands to it is made once.
 
     Args:
         params: changed in place.
         grads: their gradients.
         moments: the running means of gradient and squared gradient, changed in place.
-        count: scalar float32 tensor, the number of this step counted from 1.
-        rate: the step size.
         beta1: how much of the running mean of the gradient is kept.
-        divisor: scalar float32 tensor by which the gradients are divided first, in place.
     """
-    torch._fused_adam_(
-        [params.vector],
-        [grads.vector],
-        [moments[0].vector],
-        [moments[1].vector],
-        [],
-        [count],
-        lr=rate,
-        beta1=beta1,
-        beta2=BETA2,
-        weight_decay=0.0,
-        eps=EPS,
-        amsgrad=False,
-        maximize=False,
-        grad_scale=divisor,
-    )
+
+    def __init__(self, params: Flat, grads: Flat, moments: Moments, beta1: float = BETA1) -> None:
+        self.beta1 = beta1
+        self._vectors = tuple([flat.vector] for flat in (params, grads, *moments))
+        count, self._divisor = torch.zeros(2, dtype=torch.float32, device=params.vector.device).unbind()
+        self._counts, self._none = [count], list[torch.Tensor]()
+
+    def __call__(self, step: int, rate: float, divisor: float | None = None) -> None:
+        """One step.
+
+        Args:
+            step: its number, counted from 1.
+            rate: the step size.
+            divisor: by which the gradients are divided first, in place.
+        """
+        self._counts[0].fill_(step)
+        params, grads, first_moment, second_moment = self._vectors
+        torch._fused_adam_(
+            params,
+            grads,
+            first_moment,
+            second_moment,
+            self._none,
+            self._counts,
+            lr=rate,
+            beta1=self.beta1,
+            beta2=BETA2,
+            weight_decay=0.0,
+            eps=EPS,
+            amsgrad=False,
+            maximize=False,
+            grad_scale=None if divisor is None else self._divisor.fill_(divisor),
+        )

@@ -11,7 +11,7 @@ import torch
 
 from sae_widget.metrics import share_of_error, variance_share
 from sae_widget.training import data, quality, schedule
-from sae_widget.training.base import Applied, Flat, Measured, TrainingFault, TrainStep, adam_step, first
+from sae_widget.training.base import Adam, Applied, Flat, Measured, TrainingFault, TrainStep, first
 from sae_widget.training.gradients import Losses
 from sae_widget.training.mesh import ALONE, joint_share
 from sae_widget.training.pressure import Pressure
@@ -61,11 +61,11 @@ class Engine:
         self.pressure = Pressure(self.work)
         vectors = self.work.kind.vectors
         self.moments = Flat(d_in, d_sae, vectors, device), Flat(d_in, d_sae, vectors, device)
+        self.adam = Adam(self.work.params, self.work.grads, self.moments, self.work.beta1)
         self.since = torch.zeros(d_sae, dtype=torch.int64, device=device)  # tokens since each feature fired
         self._since = self.since.numpy() if self.since.device.type == "cpu" else None  # the same, at less cost
         self.n_dead: int | None = None  # features, where the last step knows it
         self.threads = 0  # of torch that a step takes; 0: not yet measured
-        self._count, self._divisor = torch.zeros(2, dtype=torch.float32, device=device).unbind()  # Adam's
         self._everything: tuple[torch.Tensor, torch.Tensor] | None = None  # scaled, and places: full batches
         self.fast: FastEpochs | None = None
         self._make_fixed_sets()
@@ -190,8 +190,7 @@ class Engine:
         losses = self._joint(losses, x.shape[0], n)
         if config.unit_norm_decoder:
             work.keep_norms()
-        clip = self._clip(step, rate, losses)
-        adam_step(work.params, work.grads, self.moments, self._count.fill_(step), rate, work.beta1, clip)
+        self.adam(step, rate, self.clip(step, rate, losses, work.gradient_norm()))
         if config.unit_norm_decoder:
             work.unit_norm()
         work.applied(losses.n_pairs / (n * config.d_sae))
@@ -328,13 +327,17 @@ class Engine:
             dead = dead[self.since[dead].topk(MOST_REVIVED).indices]
         return dead
 
-    def _clip(self, step: int, rate: float, losses: Losses) -> torch.Tensor | None:
-        """What to divide the gradients by; a step that is not finite is refused before anything of it is applied."""
-        largest, norm = self.config.max_grad_norm, self.work.gradient_norm()
+    def clip(self, step: int, rate: float, losses: Losses, norm: float) -> float | None:
+        """By what to divide the gradients, of this ``norm``; None leaves them as they are.
+
+        Raises:
+            TrainingFault: a step that is not finite, before anything of it is applied.
+        """
         if not math.isfinite(norm):  # the squares may be too large where the norm is not
             norm = float(torch.linalg.vector_norm(self.work.grads.vector))
         if not math.isfinite(losses.total):
             raise TrainingFault(step, rate, "loss", losses.total)
         if not math.isfinite(norm):
             raise TrainingFault(step, rate, "gradient", norm)
-        return self._divisor.fill_(norm / largest) if 0 < largest < norm else None
+        largest = self.config.max_grad_norm
+        return norm / largest if 0 < largest < norm else None

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from sae_widget.metrics import spread, variance_share
-from sae_widget.training.base import adam_step
+from sae_widget.training.base import Adam
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,7 +92,7 @@ class FastEpochs:
         self.grad_pre = torch.empty(n, work.d_sae, dtype=torch.float32)
         self.scaled = torch.empty(n, work.d_sae + 1, dtype=torch.float32)  # acts times the error's factor
         self.on = np.empty((n, work.d_sae), dtype=np.float32)
-        self.count = torch.zeros((), dtype=torch.float32)
+        self.adam = Adam(work.params, work.grads, moments)
         self.rest = (~first).nonzero()[:, 0]
         self.totals = spread(x), spread(x[self.rest])
         self.before: tuple[torch.Tensor, ...] = ()
@@ -146,7 +146,7 @@ class FastEpochs:
         rows, b_enc, grad_b_enc, grad_pre, scaled = (
             t.numpy() for t in (self.x, p.b_enc, g.b_enc, self.grad_pre, self.scaled)
         )
-        on, both, per_act = self.on, 2.0 * self._per_error(), self._per_act()
+        on, both, per_act, adam = self.on, 2.0 * self._per_error(), self._per_act(), self.adam
         with np.errstate(all="ignore"):  # what is not finite is found afterwards, with its step
             for i, rate in enumerate(rates):
                 slot = self.slots[i]
@@ -163,7 +163,7 @@ class FastEpochs:
                 np.add.reduce(grad_pre, 0, out=grad_b_enc)
                 np.multiply(slot.acts, both, out=scaled)
                 product(scaled_t, slot.error_out, out=grad_decoder)
-                adam_step(p, g, self.moments, self.count.fill_(step + i), rate)
+                adam(step + i, rate)
 
     def _measure(self, l1: list[float]) -> Epochs:
         done, n = len(l1), len(self.x)

@@ -7,18 +7,22 @@ that it makes no difference to the weights where one such group ends and the nex
 
 from __future__ import annotations
 
+import math
+import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
 
-from sae_widget.training.base import TrainingFault
+from sae_widget.metrics import variance_share
+from sae_widget.training import schedule
+from sae_widget.training.base import Applied, TrainingFault
 from sae_widget.training.original import tokens_since_fired
 from sae_widget.training.small import SmallWorkspace
 
 if TYPE_CHECKING:
-    from sae_widget.training.base import Applied, TrainStep
+    from sae_widget.training.base import TrainStep
     from sae_widget.training.engine import Engine
 
 MOST_STEPS = 32
@@ -85,10 +89,25 @@ class Several:
             self.fault = fault
 
     def _advance(self, count: int) -> None:
-        """Do the first ``count`` steps, from ``before``."""
+        """Do the first ``count`` steps, from ``before``: ``Engine.advance`` without what none of them needs."""
+        engine, config, n = self.engine, self.engine.config, self.engine.feed.batch_size
+        work = cast("SmallWorkspace", engine.work)
+        at, norms, adam, keeps = work.at(n), work.norms, engine.adam, config.unit_norm_decoder
+        most = config.max_grad_norm or sys.float_info.max
         self.done = []
-        for step, x in enumerate(self.batches[:count], self.engine.step + 1):
-            self.done.append(self.engine.advance(step, x))
+        for step, x in enumerate(self.batches[:count], engine.step + 1):
+            rate = schedule.learning_rate(config, step)
+            u, squared = at.forward(x)
+            share = variance_share(squared, *at.spread(x))
+            losses = at.backward(u, squared, schedule.penalty(config, step), None)
+            if keeps:
+                norms.keep()
+            norm = norms.of_gradient()
+            ordinary = norm <= most and math.isfinite(losses.total)
+            adam(step, rate, None if ordinary else engine.clip(step, rate, losses, norm))
+            if keeps:
+                norms.make_one()
+            self.done.append(Applied(n, rate, losses, share, None))
 
     def _restore(self) -> None:
         """Take all steps back."""

@@ -1,7 +1,8 @@
 """Steps so small that calling torch costs more than computing: all but the matrix products in numpy.
 
-A call of numpy takes a third of one of torch; a small step makes forty. The numbers are those of the steps in torch up
-to rounding.
+A call of numpy takes a third of one of torch; a small step makes forty. What it touches is looked up once, into the
+variables of functions: a step looks up two hundred attributes otherwise, each as slow as adding up fifty numbers. The
+numbers are those of the steps in torch up to rounding.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
+from sae_widget.metrics import spread
 from sae_widget.training.base import first
 from sae_widget.training.dense import DenseWorkspace
 from sae_widget.training.gradients import CANCELS, Losses
@@ -20,7 +22,11 @@ from sae_widget.training.rare import ReLUWorkspace
 from sae_widget.training.topk import TopKWorkspace
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sae_widget.config import TrainConfig
     from sae_widget.training.base import Flat
+    from sae_widget.training.gradients import Revival
 
 row_dots: Any = getattr(np, "vecdot", partial(np.einsum, "ij,ij->i"))  # numpy has it since 2.0
 TINY = np.float32(1e-12)
@@ -38,8 +44,21 @@ class Tensors(NamedTuple):
     target: torch.Tensor
 
 
-class Buffers:
-    """The buffers of a workspace as arrays over the same memory."""
+class Arrays:
+    """The parts of a ``Flat`` that a step needs, as arrays over the same memory."""
+
+    def __init__(self, flat: Flat) -> None:
+        self.b_enc, self.W_enc, self.W_dec, self.b_dec, self.vector = (
+            part.numpy() for part in (flat.b_enc, flat.W_enc, flat.W_dec, flat.b_dec, flat.vector)
+        )
+
+
+class Passes:
+    """Forward and backward pass of ``n`` rows, and the buffers of a workspace that they go over, as arrays.
+
+    ``forward(x)`` gives what was encoded and ``sum ||sae_out - x||^2``; ``spread(x)`` is ``metrics.spread`` of the
+    same rows; ``backward(u, squared, penalty, revive)`` fills the gradients.
+    """
 
     def __init__(self, work: SmallWorkspace, n: int) -> None:
         self.tensors = Tensors(
@@ -48,21 +67,98 @@ class Buffers:
         if work.in_place:
             self.tensors = self.tensors._replace(pre=self.tensors.acts)
         self.pre, self.acts, self.scratch, self.error, self.target = (tensor.numpy() for tensor in self.tensors)
-        self.flat_error, self.flat_target = self.error.reshape(-1), self.target.reshape(-1)
         self.fires_out = torch.empty_like(self.tensors.acts)  # 1 where a feature fires, 0 elsewhere
         self.fires = self.fires_out.numpy()
-        self.flat_acts, self.flat_fires = self.acts.reshape(-1), self.fires.reshape(-1)
         self.ones = np.ones(n, np.float32)
-        self.acts_t, self.scratch_t = self.tensors.acts.t(), self.tensors.scratch.t()
+        self.weights = work._weights(n, 1.0)
+        self.forward, self.spread, self.backward = self._forward(work), self._spread(), self._backward(work)
+
+    def _forward(self, work: SmallWorkspace) -> Callable[[torch.Tensor], tuple[torch.Tensor, float]]:
+        pre, acts, _, error_out, target_out = self.tensors
+        error, target, flat_error = self.error, self.target, self.error.reshape(-1)
+        p, centers, fire = work.params, work.center_input, work.firing(self)
+        b_enc, b_dec, encoder, W_dec = p.b_enc, p.b_dec, p.W_enc.t(), p.W_dec
+        addmm, mm, sub, subtract, dot = torch.addmm, torch.mm, torch.sub, np.subtract, np.dot
+
+        def forward(x: torch.Tensor) -> tuple[torch.Tensor, float]:
+            sub(x, b_dec, out=target_out)
+            u = target_out if centers else x
+            addmm(b_enc, u, encoder, out=pre)
+            fire()
+            mm(acts, W_dec, out=error_out)
+            subtract(error, target, error)
+            return u, float(dot(flat_error, flat_error))
+
+        return forward
+
+    def _spread(self) -> Callable[[torch.Tensor], tuple[float, float]]:
+        target, flat, ones, n, dot = self.target, self.target.reshape(-1), self.ones, len(self.ones), np.dot
+
+        def of_target(x: torch.Tensor) -> tuple[float, float]:
+            size, summed = float(dot(flat, flat)), dot(ones, target)
+            total = size - float(dot(summed, summed)) / n
+            return (total, size) if total > CANCELS * size else spread(x)
+
+        return of_target
+
+    def _backward(self, work: SmallWorkspace) -> Callable[..., Losses]:
+        acts, scratch_out, error_out = self.tensors.acts, self.tensors.scratch, self.tensors.error
+        acts_t, scratch_t, decoder_t = acts.t(), scratch_out.t(), work.params.W_dec.t()
+        error, scratch, fires, fires_out, ones = self.error, self.scratch, self.fires, self.fires_out, self.ones
+        flat_acts, flat_fires = self.acts.reshape(-1), fires.reshape(-1)
+        g, encoder, centers = Arrays(work.grads), Arrays(work.params).W_enc, work.center_input
+        grad_b_dec, grad_b_enc, grad_W_dec, grad_W_enc = g.b_dec, g.b_enc, work.grads.W_dec, work.grads.W_enc
+        per_error, per_act, twice = *self.weights, np.float32(2.0 * self.weights.error)
+        mm, sign, dot, multiply, add, subtract = torch.mm, torch.sign, np.dot, np.multiply, np.add, np.subtract
+
+        def backward(u: torch.Tensor, squared: float, penalty: float, revive: Revival | None) -> Losses:
+            sign(acts, out=fires_out)
+            fired, sparsity = dot(ones, fires), 0.0
+            multiply(error, twice, error)
+            dot(ones, error, grad_b_dec)
+            mm(acts_t, error_out, out=grad_W_dec)
+            mm(error_out, decoder_t, out=scratch_out)
+            if penalty:
+                sparsity = penalty * per_act * float(dot(flat_acts, flat_fires))
+                add(scratch, np.float32(penalty * per_act), scratch)
+            multiply(scratch, fires, scratch)
+            mm(scratch_t, u, out=grad_W_enc)
+            dot(ones, scratch, grad_b_enc)
+            if revive is not None:
+                sparsity += revive.add_to(work.grads)
+            if centers:
+                subtract(grad_b_dec, dot(grad_b_enc, encoder), grad_b_dec)
+            return Losses(per_error * squared, sparsity, torch.from_numpy(fired))
+
+        return backward
 
 
-class Arrays:
-    """The parts of a ``Flat`` that a step needs, as arrays over the same memory."""
+class Norms:
+    """What is done with the norms of a workspace's decoder rows and of its gradient.
 
-    def __init__(self, flat: Flat) -> None:
-        self.b_enc, self.W_enc, self.W_dec, self.b_dec, self.vector = (
-            part.numpy() for part in (flat.b_enc, flat.W_enc, flat.W_dec, flat.b_dec, flat.vector)
-        )
+    ``of_gradient()`` is that of all gradients together; ``keep()`` and ``make_one()`` are a step's two halves.
+    """
+
+    def __init__(self, work: SmallWorkspace) -> None:
+        rows, grads = Arrays(work.params).W_dec, Arrays(work.grads)
+        grad, every, room, norm = grads.W_dec, grads.vector, np.empty_like(rows), np.empty(len(rows), np.float32)
+        norms, dot, multiply, subtract, divide = norm[:, None], np.dot, np.multiply, np.subtract, np.divide
+        sqrt, maximum = np.sqrt, np.maximum
+
+        def of_gradient() -> float:
+            return float(dot(every, every)) ** 0.5
+
+        def keep() -> None:
+            row_dots(rows, grad, out=norm)
+            multiply(rows, norms, room)
+            subtract(grad, room, grad)
+
+        def make_one() -> None:
+            row_dots(rows, rows, out=norm)
+            maximum(sqrt(norm, norm), TINY, out=norm)
+            divide(rows, norms, rows)
+
+        self.of_gradient, self.keep, self.make_one = of_gradient, keep, make_one
 
 
 class SmallWorkspace(DenseWorkspace):
@@ -77,95 +173,53 @@ class SmallWorkspace(DenseWorkspace):
         on_cpu = self.device.type == "cpu" and not self.bfloat16
         small = batch_size * self.d_sae <= SMALL and max(batch_size, self.d_sae) * self.d_in <= ROWS
         self.is_small = on_cpu and small and self.acts is not self.pre
-        self._buffers: dict[int, Buffers] = {}
+        self._passes: dict[int, Passes] = {}
+
+    def configure(self, config: TrainConfig) -> None:
+        """Use other settings from the next step on."""
+        super().configure(config)
+        self._passes = {}
 
     @cached_property
-    def _p(self) -> Arrays:
-        return Arrays(self.params)
+    def norms(self) -> Norms:
+        """What is done with them in a small step."""
+        return Norms(self)
 
-    @cached_property
-    def _g(self) -> Arrays:
-        return Arrays(self.grads)
-
-    @cached_property
-    def _room(self) -> np.ndarray:
-        return np.empty_like(self._p.W_dec)
-
-    def _at(self, n: int) -> Buffers:
-        """The buffers for ``n`` rows."""
-        found = self._buffers.get(n)
+    def at(self, n: int) -> Passes:
+        """The passes of ``n`` rows."""
+        found = self._passes.get(n)
         if found is None:
-            found = self._buffers[n] = Buffers(self, n)
+            found = self._passes[n] = Passes(self, n)
         return found
 
-    def squared_error(self, n: int) -> float:
-        """``sum ||sae_out - x||^2`` of the last ``forward`` of ``n`` rows, also when ``backward`` has used it up."""
-        if not self.is_small:
-            return super().squared_error(n)
-        if self._squared is None:
-            error = self._at(n).flat_error
-            self._squared = float(np.dot(error, error))
-        return self._squared
+    def firing(self, at: Passes) -> Callable[[], object]:
+        """What goes from ``pre`` to ``acts`` of these buffers."""
+        return partial(self._fire, at.tensors.pre, at.tensors.acts)
 
     def spread(self, x: torch.Tensor) -> tuple[float, float]:
         """``metrics.spread`` of the rows of the last ``forward``."""
-        if not self.is_small:
-            return super().spread(x)
-        n = x.shape[0]
-        at = self._at(n)
-        size, summed = float(np.dot(at.flat_target, at.flat_target)), np.dot(at.ones, at.target)
-        total = size - float(np.dot(summed, summed)) / n
-        return (total, size) if total > CANCELS * size else super().spread(x)
+        return self.at(x.shape[0]).spread(x) if self.is_small else super().spread(x)
 
     def forward(self, x: torch.Tensor) -> None:
         """Fill ``error``, and what ``backward`` needs."""
-        if not self.is_small:
+        if self.is_small:
+            self.u, self._squared = self.at(x.shape[0]).forward(x)
+        else:
             super().forward(x)
-            return
-        at = self._at(x.shape[0])
-        pre, acts, _, error, target = at.tensors
-        torch.sub(x, self.params.b_dec, out=target)
-        self.u = target if self.center_input else x
-        self.products.encode(self.u, pre)
-        self._squared = None
-        self._fire(pre, acts)
-        torch.mm(acts, self.params.W_dec, out=error)
-        np.subtract(at.error, at.target, out=at.error)
 
     def backward(self, x: torch.Tensor, penalty: float, dead: torch.Tensor | None) -> Losses:
         """Fill ``grads`` from what ``forward`` left."""
-        return self._backward(x, penalty, dead) if self.is_small else super().backward(x, penalty, dead)
-
-    def _backward(self, x: torch.Tensor, penalty: float, dead: torch.Tensor | None) -> Losses:
-        n = x.shape[0]
-        at, g, weights = self._at(n), self._g, self._weights(n, penalty)
-        torch.sign(at.tensors.acts, out=at.fires_out)
-        fired = np.dot(at.ones, at.fires)
-        reconstruction, sparsity = weights.error * self.squared_error(n), 0.0
-        if weights.act:
-            sparsity = weights.act * float(np.dot(at.flat_acts, at.flat_fires))
-        revive = self._revive(dead, x, weights.error)
-        np.multiply(at.error, np.float32(2.0 * weights.error), out=at.error)
-        np.dot(at.ones, at.error, out=g.b_dec)
-        torch.mm(at.acts_t, at.tensors.error, out=self.grads.W_dec)
-        self.products.back(at.tensors.error, at.tensors.scratch)
-        if weights.act:
-            np.add(at.scratch, np.float32(weights.act), out=at.scratch)
-        np.multiply(at.scratch, at.fires, out=at.scratch)
-        torch.mm(at.scratch_t, self.u, out=self.grads.W_enc)
-        np.dot(at.ones, at.scratch, out=g.b_enc)
-        if revive is not None:
-            sparsity += revive.add_to(self.grads)
-        if self.center_input:
-            np.subtract(g.b_dec, np.dot(g.b_enc, self._p.W_enc), out=g.b_dec)
-        return Losses(reconstruction, sparsity, torch.from_numpy(fired))
+        if not self.is_small:
+            return super().backward(x, penalty, dead)
+        at = self.at(x.shape[0])
+        revive = None if dead is None else self._revive(dead, x, at.weights.error)
+        return at.backward(self.u, self._squared, penalty, revive)
 
     def gradient_norm(self) -> float:
         """Of all gradients together."""
         if not self.is_small:
             return super().gradient_norm()
-        grads = self._g.vector
-        return float(np.dot(grads, grads)) ** 0.5
+        return self.norms.of_gradient()
 
     def applied(self, share: float) -> None:
         """Take note that the step of the last ``forward`` was applied; of small ones nothing is kept."""
@@ -174,22 +228,17 @@ class SmallWorkspace(DenseWorkspace):
 
     def keep_norms(self) -> None:
         """Take out of the decoder's gradient what would only change its rows' norms."""
-        if not self.is_small:
+        if self.is_small:
+            self.norms.keep()
+        else:
             super().keep_norms()
-            return
-        rows, grad, room = self._p.W_dec, self._g.W_dec, self._room
-        np.multiply(rows, row_dots(rows, grad)[:, None], out=room)
-        np.subtract(grad, room, out=grad)
 
     def unit_norm(self) -> None:
         """Bring every decoder row to norm 1."""
-        if not self.is_small:
+        if self.is_small:
+            self.norms.make_one()
+        else:
             super().unit_norm()
-            return
-        rows = self._p.W_dec
-        norm = row_dots(rows, rows)
-        np.maximum(np.sqrt(norm, out=norm), TINY, out=norm)
-        np.divide(rows, norm[:, None], out=rows)
 
 
 class SmallReLUWorkspace(SmallWorkspace, ReLUWorkspace):
@@ -197,25 +246,32 @@ class SmallReLUWorkspace(SmallWorkspace, ReLUWorkspace):
 
     in_place = True
 
+    def firing(self, at: Passes) -> Callable[[], object]:
+        """ReLU in place."""
+        return partial(torch.relu_, at.tensors.acts)
+
 
 class SmallTopKWorkspace(SmallWorkspace, TopKWorkspace):
     """The k largest of each token; small batches are never sparse."""
 
-    def _fire(self, pre: torch.Tensor, acts: torch.Tensor) -> None:
-        if not (self.is_small and self._by_bound(pre)):
-            super()._fire(pre, acts)
-
-    def _by_bound(self, pre: torch.Tensor) -> bool:
+    def firing(self, at: Passes) -> Callable[[], object]:
         """Keep what is above the largest that is left out, unless two numbers of a row share the last place."""
-        if self.k == self.d_sae or not sorting_is_fast():
-            return False
-        at = self._at(pre.shape[0])
-        np.copyto(at.scratch, at.pre)
-        at.scratch.sort(axis=1)
-        bound = np.maximum(at.scratch[:, -self.k - 1], np.float32(0))
-        shared = at.scratch[:, -self.k] == bound
-        if shared.any() and bound[shared].any():
-            return False
-        np.greater(at.pre, bound[:, None], out=at.fires)
-        np.multiply(at.pre, at.fires, out=at.acts)
-        return True
+        by_torch, k = super().firing(at), self.k
+        if k == self.d_sae or not sorting_is_fast():
+            return by_torch
+        pre, acts, fires, rising = at.pre, at.acts, at.fires, at.scratch
+        least, next_one, zero = rising[:, -k], rising[:, -k - 1], np.float32(0)
+        copyto, maximum, greater, multiply = np.copyto, np.maximum, np.greater, np.multiply
+
+        def fire() -> None:
+            copyto(rising, pre)
+            rising.sort(axis=1)
+            bound = maximum(next_one, zero)
+            shared = least == bound
+            if shared.any() and bound[shared].any():
+                by_torch()
+            else:
+                greater(pre, bound[:, None], fires)
+                multiply(pre, fires, acts)
+
+        return fire
