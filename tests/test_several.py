@@ -98,7 +98,19 @@ class TestWhen:
 class TestNobodyCanTell:
     @pytest.mark.parametrize("recipe", ["standard", "topk"])
     @pytest.mark.parametrize(
-        "changes", [{}, {"validation_share": 0.2, "batch_size": 40}, {"k": 1, "steps": 400}], ids=str
+        "changes",
+        [
+            {},
+            {"validation_share": 0.2, "batch_size": 40},
+            {"k": 1, "steps": 400},
+            {"max_grad_norm": 0.0},
+            {"max_grad_norm": 1e-3},
+            {"unit_norm_decoder": False},
+            {"l1_coefficient": 0.0},
+            {"loss_reduction": "mean", "center": False},
+            {"lr_schedule": "halving", "steps": 250, "normalize": False},
+        ],
+        ids=str,
     )
     def test_a_run_is_the_same(self, recipe: str, changes: dict[str, Any], one_by_one: Any) -> None:
         together, alone = made(recipe, **changes), made(recipe, **changes)
