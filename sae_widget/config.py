@@ -156,6 +156,11 @@ class TrainConfig:
         if "k" in ARCHITECTURES[self.architecture] and self.k > self.d_sae:
             raise ValueError(f"k must be between 1 and d_sae ({self.d_sae}), got {self.k}")
 
+    @property
+    def wanted_k(self) -> int:
+        """Features that fire on a token, of kinds with a ``k``: ``target_l0`` is one where it is given."""
+        return max(1, min(round(self.target_l0) if self.target_l0 else self.k, self.d_sae))
+
     @classmethod
     def original_tutorial(cls, **changes: Any) -> TrainConfig:
         """The tutorial that this package grew from: 16 features, 500 full-batch epochs, mean losses.

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from sae_widget.ways import over_pairs
+
 KEPT_FREE = 0.15  # of what the limits leave
 FIXED_BYTES = 100_000_000  # what torch and the temporaries of a step need besides, measured
 WEIGHT_BYTES = 40  # for each of d_in x d_sae: two matrices' weights, gradients, Adam's moments, and a copy to show
-BATCH_BYTES = {"topk": 8, "standard": 16}
+BATCH_BYTES = {"topk": 16, "standard": 16}
 """For each of batch x d_sae, measured (``tests/test_soak_memory.py``); ``OTHER_BATCH_BYTES`` for the other kinds."""
 OTHER_BATCH_BYTES = 22
+PAIRS_BATCH_BYTES = 8  # the same of topk, where its steps go over pairs
 CORPUS_BYTES = 8  # for each of n_tokens x d_in: the pieces as they are read, and all of them as one
 BUFFER_ROW_BYTES = 6  # for each of the rows held x d_in: float32, and a block as it is read
 CGROUP_V2 = Path("/sys/fs/cgroup")
@@ -40,17 +43,25 @@ def free_memory(v2: Path = CGROUP_V2, v1: Path = CGROUP_V1, environ: dict[str, s
     return max(0, int(min(figures) * (1 - KEPT_FREE)))
 
 
-def needed_memory(d_in: int, d_sae: int, batch_size: int, architecture: str = "") -> int:
-    """Most bytes that training adds to the process: weights, gradients, Adam, batch buffers."""
-    return FIXED_BYTES + _width_bytes(d_in, batch_size, architecture) * d_sae
+def needed_memory(d_in: int, d_sae: int, batch_size: int, architecture: str = "", k: int = 0) -> int:
+    """Most bytes that training adds to the process: weights, gradients, Adam, batch buffers.
+
+    The arguments are those of ``check_memory``.
+    """
+    return FIXED_BYTES + _width_bytes(d_in, d_sae, batch_size, architecture, k) * d_sae
 
 
-def _width_bytes(d_in: int, batch_size: int, architecture: str) -> int:
+def _width_bytes(d_in: int, d_sae: int, batch_size: int, architecture: str, k: int) -> int:
     """Of each feature."""
-    return WEIGHT_BYTES * d_in + BATCH_BYTES.get(architecture, OTHER_BATCH_BYTES) * batch_size
+    each = BATCH_BYTES.get(architecture, OTHER_BATCH_BYTES)
+    if architecture == "topk" and k and over_pairs(batch_size, d_in, d_sae, k):
+        each = PAIRS_BATCH_BYTES
+    return WEIGHT_BYTES * d_in + each * batch_size
 
 
-def check_memory(d_in: int, d_sae: int, batch_size: int, architecture: str = "", free: int | None = None) -> None:
+def check_memory(
+    d_in: int, d_sae: int, batch_size: int, architecture: str = "", k: int = 0, *, free: int | None = None
+) -> None:
     """Raise ``ValueError`` naming the largest width that fits, unless training fits into memory.
 
     Args:
@@ -58,13 +69,14 @@ def check_memory(d_in: int, d_sae: int, batch_size: int, architecture: str = "",
         d_sae: number of features.
         batch_size: tokens in a step.
         architecture: what is trained; without it the one that takes most counts.
+        k: features that fire on a token (topk); 0 is not known, and the way that takes more counts.
         free: bytes that may be used; ``free_memory()`` by default.
     """
     free = free_memory() if free is None else free
-    needed = needed_memory(d_in, d_sae, batch_size, architecture)
+    needed = needed_memory(d_in, d_sae, batch_size, architecture, k)
     if needed <= free:
         return
-    largest = (free - FIXED_BYTES) // _width_bytes(d_in, batch_size, architecture)
+    largest = (free - FIXED_BYTES) // _width_bytes(d_in, d_sae, batch_size, architecture, k)
     fits = f"largest that fits: {largest:,}" if largest >= 1 else "no width fits with this batch size"
     raise ValueError(f"width {d_sae:,} needs about {_gb(needed)}, {_gb(free)} free; {fits}")
 

@@ -24,6 +24,7 @@ RANKS = {
     "config": 0,
     "journal": 0,
     "threads": 0,
+    "ways": 0,
     "views.palette": 0,
     "activations": 1,
     "memory": 1,

@@ -42,10 +42,13 @@ def test_message_names_the_largest_that_fits() -> None:
         ValueError,
         match=r"^width 24,576 needs about 1\.1 GB, 0\.8 GB free; largest that fits: 17,989$",
     ):
-        check_memory(768, 24_576, 1024, "topk", free=800_000_000)
-    check_memory(768, 17_989, 1024, "topk", free=800_000_000)  # 40 x 768 + 8 x 1024 bytes a feature
+        check_memory(768, 24_576, 1024, "topk", 32, free=800_000_000)
+    check_memory(768, 17_989, 1024, "topk", 32, free=800_000_000)  # 40 x 768 + 8 x 1024 bytes a feature
     with pytest.raises(ValueError, match="width 17,990 needs"):
-        check_memory(768, 17_990, 1024, "topk", free=800_000_000)
+        check_memory(768, 17_990, 1024, "topk", 32, free=800_000_000)
+    for k in (0, 24_576):  # not known, and over whole matrices: 40 x 768 + 16 x 1024
+        with pytest.raises(ValueError, match=r"largest that fits: 14,860$"):
+            check_memory(768, 24_576, 1024, "topk", k, free=800_000_000)
     with pytest.raises(ValueError, match=r"largest that fits: 13,146$"):  # 40 x 768 + 22 x 1024
         check_memory(768, 24_576, 1024, free=800_000_000)
 
@@ -121,7 +124,7 @@ def peak():
 d_in, d_sae, batch = map(int, sys.argv[1:4])
 values = torch.randn(2 * batch, d_in)
 before = peak()
-config = TrainConfig(architecture=sys.argv[4], d_sae=d_sae, steps=3, batch_size=batch)
+config = TrainConfig(architecture=sys.argv[4], d_sae=d_sae, k=int(sys.argv[5]), steps=3, batch_size=batch)
 trainer = Trainer(values, torch.ones(len(values), dtype=torch.long), config)
 list(trainer.run())
 trainer.sae()
@@ -129,15 +132,18 @@ print(peak() - before)
 """
 
 
-def taken(d_in: int, d_sae: int, batch: int, architecture: str = "topk") -> int:
+def taken(d_in: int, d_sae: int, batch: int, architecture: str = "topk", k: int = 16) -> int:
     """Bytes that training added to a fresh process at its worst moment."""
-    command = [sys.executable, "-c", PEAK, str(d_in), str(d_sae), str(batch), architecture]
+    command = [sys.executable, "-c", PEAK, str(d_in), str(d_sae), str(batch), architecture, str(k)]
     return int(subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout)
 
 
-@pytest.mark.parametrize(("d_in", "d_sae", "batch"), [(192, 2048, 256), (256, 12_288, 512)])
-def test_prediction_is_never_below_what_is_taken(d_in: int, d_sae: int, batch: int) -> None:
+@pytest.mark.parametrize(
+    ("d_in", "d_sae", "batch", "k"),
+    [(192, 2048, 256, 16), (256, 12_288, 512, 16), (32, 512, 65_536, 64), (64, 1024, 16_384, 128)],
+)
+def test_prediction_is_never_below_what_is_taken(d_in: int, d_sae: int, batch: int, k: int) -> None:
     # Nor above by more than half, save for the fixed part.
-    found, predicted = taken(d_in, d_sae, batch), needed_memory(d_in, d_sae, batch, "topk")
+    found, predicted = taken(d_in, d_sae, batch, "topk", k), needed_memory(d_in, d_sae, batch, "topk", k)
     assert found <= predicted
     assert predicted - FIXED_BYTES <= 1.5 * found

@@ -14,7 +14,9 @@ from sae_widget.training import Trainer, TrainingFault, schedule, several
 from sae_widget.training.base import Adam
 from sae_widget.training.data import Gathered
 from sae_widget.training.engine import Engine
+from sae_widget.training.gradients import Losses
 from sae_widget.training.several import Several
+from sae_widget.training.small import Passes, SmallWorkspace
 from tests.test_feed import Blocks
 from tests.training_runs import RECIPES, finish, generator, ladder, same_state, small_data, untimed
 
@@ -212,6 +214,37 @@ class TestFaults:
         assert torch.equal(at_twenty["params"], good.state_dict()["params"])
         assert untimed(records + finish(trainer)) == untimed(wanted)
         finish(good)
+        assert same_state(trainer, good)
+
+    @pytest.mark.parametrize("most", [0.0, 1.0])
+    @pytest.mark.parametrize("what", ["loss", "gradient"])
+    def test_what_is_not_finite_is_not_applied(self, what: str, most: float, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Steps 1; 2 and 3; 4 to 7 come together: it is the fifth."""
+        trainer, good, make, calls = made(max_grad_norm=most), made(max_grad_norm=most), Passes._backward, []
+
+        def broken(self: Passes, work: SmallWorkspace) -> Any:
+            backward = make(self, work)
+
+            def infinite(*arguments: Any) -> Losses:
+                losses = backward(*arguments)
+                calls.append(what)
+                if len(calls) < 5:
+                    return losses
+                if what == "loss":
+                    return losses._replace(reconstruction=math.inf)
+                work.grads.vector[0] = math.inf
+                return losses
+
+            return infinite
+
+        records = []
+        with monkeypatch.context() as patch:
+            patch.setattr(Passes, "_backward", broken)
+            with pytest.raises(TrainingFault, match=f"^The {what} became infinite at step 5 "):
+                for record in trainer.run():
+                    records.append(record)
+        trainer.reconfigure(trainer.config.changed(k=2))  # a standard one has no k: the passes are made anew
+        assert untimed(records + finish(trainer)) == untimed(finish(good))
         assert same_state(trainer, good)
 
     @pytest.mark.parametrize("blocks", [False, True])

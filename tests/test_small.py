@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -79,6 +81,45 @@ class TestWhat:
         constant = torch.full((12, 6), 7.0)
         work.forward(constant)
         assert work.spread(constant)[0] == 0.0
+
+    def test_of_numbers_that_share_the_last_place_k_fire(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(small, "sorting_is_fast", lambda: True)
+        work = made(architecture="topk", center=False)
+        work.params.W_enc.zero_()
+        for bias, fire in ((1.0, 3), (0.0, 0), (-1.0, 0)):
+            work.params.b_enc.fill_(bias)
+            work.forward(rows())
+            assert ((work.acts > 0).sum(1) == fire).all()
+        work.params.b_enc[4] = 2.0
+        work.params.b_enc[5:9] = 1.0  # two of four
+        work.forward(rows())
+        assert ((work.acts > 0).sum(1) == 3).all() and (work.acts[:, 4] == 2.0).all() and not work.acts[:, :4].any()
+
+    def test_other_settings_are_taken_from_the_next_step_on(self) -> None:
+        found = []
+        for work, later in ((made(loss_reduction="mean"), False), (made(), True)):
+            x = rows()
+            work.forward(x)
+            work.backward(x, 0.1, None)
+            if later:
+                work.configure(work.config.changed(loss_reduction="mean"), 12)
+                work.forward(x)
+                work.backward(x, 0.1, None)
+            found.append(work.grads.vector.clone())
+        assert torch.equal(*found)
+
+    @pytest.mark.parametrize("name", ["standard", "topk"])
+    def test_a_trainer_that_is_dropped_gives_its_buffers_back_at_once(self, name: str) -> None:
+        trainer = Trainer(*small_data(), RECIPES[name].changed(steps=30))
+        finish(trainer)
+        work = weakref.ref(trainer._engine.work)
+        assert work().is_small
+        gc.disable()
+        try:
+            del trainer
+            assert work() is None
+        finally:
+            gc.enable()
 
     @pytest.mark.parametrize("name", ["standard", "topk"])
     def test_a_run(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import threading
 from pathlib import Path
 from typing import Any
@@ -155,6 +157,12 @@ class TestGoingOn:
         assert next(second.run()).explained_variance == pytest.approx(wanted, abs=1e-4)
         with pytest.raises(ValueError, match=r"needs? .*12 x 21. Nothing was trained"):
             Trainer(values, position, config.changed(d_sae=21), start=start)
+
+    @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+    def test_a_trainer_is_not_copied(self, copied: Any) -> None:
+        trainer = Trainer(*small_data(), RECIPES["topk"])
+        with pytest.raises(TypeError, match=r"cannot be copied or pickled: give its state_dict\(\) to a new one's"):
+            copied(trainer)
 
     def test_sae_is_a_copy(self) -> None:
         values, position = small_data()

@@ -10,8 +10,9 @@ import pytest
 import torch
 import torch._dynamo  # torch.optim imports it at its first use, and that changes warning filters
 
+from sae_widget import ways
 from sae_widget.config import TrainConfig
-from sae_widget.training import Trainer, TrainStep, rare, topk
+from sae_widget.training import Trainer, TrainStep, rare
 
 SMALL: dict[str, Any] = {"d_sae": 20, "k": 3, "steps": 400, "batch_size": 16}
 RECIPES = {
@@ -26,7 +27,7 @@ every_recipe = pytest.mark.parametrize("recipe", sorted(RECIPES))
 def over_pairs(monkeypatch: pytest.MonkeyPatch, always: bool = True) -> None:
     """Steps of every size go over the pairs that fire, or none does."""
     monkeypatch.setattr(rare, "SMALLEST", 0 if always else 2**40)
-    monkeypatch.setattr(topk, "LEAST", -math.inf if always else math.inf)
+    monkeypatch.setattr(ways, "LEAST", -math.inf if always else math.inf)
 
 
 def generator(seed: int = 0) -> torch.Generator:

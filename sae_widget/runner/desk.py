@@ -205,7 +205,8 @@ class Desk:
             ValueError: when the memory does not suffice or there are too few activations.
         """
         assert self.corpus is not None and self.model is not None
-        check_memory(self.corpus.d_in, config.d_sae, config.batch_size or self.corpus.n_tokens, config.architecture)
+        batch_size = config.batch_size or self.corpus.n_tokens
+        check_memory(self.corpus.d_in, config.d_sae, batch_size, config.architecture, config.wanted_k)
         metadata = {
             "model_name": self.model.name,
             "layer": self.layer,

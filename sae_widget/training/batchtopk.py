@@ -41,7 +41,7 @@ class BatchTopKWorkspace(TopKWorkspace):
             return
         known.add_(self._smallest - known, alpha=THRESHOLD_RATE if float(known) else 1.0)
 
-    def _sparse(self, n: int) -> bool:
+    def _over_pairs_at(self, batch_size: int) -> bool:
         return True
 
     def _choose(self, pre: torch.Tensor) -> Pairs:

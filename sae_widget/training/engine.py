@@ -88,13 +88,12 @@ class Engine:
 
     def reconfigure(self, config: TrainConfig) -> None:
         """Use other settings from the next step on."""
-        if config.batch_size != self.config.batch_size:
+        before, after = self.config.batch_size, config.batch_size
+        self.work.configure(config, self.mesh.count(self.feed.effective(after)))
+        if after != before:
             self.threads = 0
-            self.feed.resize(config.batch_size)
-            self.work.resize(self.mesh.count(self.feed.batch_size))
-        self.work.configure(config)
-        self.config = config
-        self.n_dead = None
+            self.feed.resize(after)
+        self.config, self.n_dead = config, None
 
     def agree(self) -> None:
         """Take the start, and what was measured to be faster, from the first of several processes."""

@@ -89,9 +89,21 @@ class Workspace:
         self.target, self.error = rows  # x - b_dec, sae_out - x
         self.pre = torch.empty(batch_size, self.d_sae, dtype=self.products.dtype, device=self.device)  # hidden_pre
 
-    def configure(self, config: TrainConfig) -> None:
-        """Use other settings from the next step on."""
+    def configure(self, config: TrainConfig, batch_size: int) -> None:
+        """Use other settings and another batch size from the next step on; where that fails, everything stays."""
+        before, rows = self.config, len(self.pre)
         self.config = config
+        try:
+            if not self._has_room_for(batch_size):
+                self.resize(batch_size)
+        except BaseException:
+            self.config = before
+            self.resize(rows)
+            raise
+
+    def _has_room_for(self, batch_size: int) -> bool:
+        """Whether the buffers are those of such batches with the settings as they are."""
+        return batch_size == len(self.pre)
 
     def fresh(self) -> None:
         """Set what a new SAE starts with besides its matrices."""

@@ -17,7 +17,7 @@ from sae_widget.metrics import spread
 from sae_widget.training.base import first
 from sae_widget.training.dense import DenseWorkspace
 from sae_widget.training.gradients import CANCELS, Losses
-from sae_widget.training.largest import sorting_is_fast
+from sae_widget.training.largest import keep_largest, sorting_is_fast
 from sae_widget.training.rare import ReLUWorkspace
 from sae_widget.training.topk import TopKWorkspace
 
@@ -106,8 +106,8 @@ class Passes:
         acts_t, scratch_t, decoder_t = acts.t(), scratch_out.t(), work.params.W_dec.t()
         error, scratch, fires, fires_out, ones = self.error, self.scratch, self.fires, self.fires_out, self.ones
         flat_acts, flat_fires = self.acts.reshape(-1), fires.reshape(-1)
-        g, encoder, centers = Arrays(work.grads), Arrays(work.params).W_enc, work.center_input
-        grad_b_dec, grad_b_enc, grad_W_dec, grad_W_enc = g.b_dec, g.b_enc, work.grads.W_dec, work.grads.W_enc
+        grads, g, encoder, centers = work.grads, Arrays(work.grads), Arrays(work.params).W_enc, work.center_input
+        grad_b_dec, grad_b_enc, grad_W_dec, grad_W_enc = g.b_dec, g.b_enc, grads.W_dec, grads.W_enc
         per_error, per_act, twice = *self.weights, np.float32(2.0 * self.weights.error)
         mm, sign, dot, multiply, add, subtract = torch.mm, torch.sign, np.dot, np.multiply, np.add, np.subtract
 
@@ -125,7 +125,7 @@ class Passes:
             mm(scratch_t, u, out=grad_W_enc)
             dot(ones, scratch, grad_b_enc)
             if revive is not None:
-                sparsity += revive.add_to(work.grads)
+                sparsity += revive.add_to(grads)
             if centers:
                 subtract(grad_b_dec, dot(grad_b_enc, encoder), grad_b_dec)
             return Losses(per_error * squared, sparsity, torch.from_numpy(fired))
@@ -165,19 +165,19 @@ class SmallWorkspace(DenseWorkspace):
     """The steps of ``DenseWorkspace``; in numpy while its batches are small."""
 
     is_small = False
-    in_place = False  # whether ``_fire`` can write where it reads, and nobody reads ``pre`` afterwards
+    in_place = False  # whether ``firing`` can write where it reads, and nobody reads ``pre`` afterwards
 
     def resize(self, batch_size: int) -> None:
         """Make the buffers for another batch size."""
+        self._passes: dict[int, Passes] = {}
         super().resize(batch_size)
         on_cpu = self.device.type == "cpu" and not self.bfloat16
         small = batch_size * self.d_sae <= SMALL and max(batch_size, self.d_sae) * self.d_in <= ROWS
         self.is_small = on_cpu and small and self.acts is not self.pre
-        self._passes: dict[int, Passes] = {}
 
-    def configure(self, config: TrainConfig) -> None:
-        """Use other settings from the next step on."""
-        super().configure(config)
+    def configure(self, config: TrainConfig, batch_size: int) -> None:
+        """Use other settings and another batch size from the next step on; where that fails, everything stays."""
+        super().configure(config, batch_size)
         self._passes = {}
 
     @cached_property
@@ -194,7 +194,7 @@ class SmallWorkspace(DenseWorkspace):
 
     def firing(self, at: Passes) -> Callable[[], object]:
         """What goes from ``pre`` to ``acts`` of these buffers."""
-        return partial(self._fire, at.tensors.pre, at.tensors.acts)
+        return partial(self.kind.fire, at.tensors.pre, at.tensors.acts, self.config)
 
     def spread(self, x: torch.Tensor) -> tuple[float, float]:
         """``metrics.spread`` of the rows of the last ``forward``."""
@@ -256,7 +256,8 @@ class SmallTopKWorkspace(SmallWorkspace, TopKWorkspace):
 
     def firing(self, at: Passes) -> Callable[[], object]:
         """Keep what is above the largest that is left out, unless two numbers of a row share the last place."""
-        by_torch, k = super().firing(at), self.k
+        k, of = self.k, at.tensors
+        by_torch = partial(keep_largest, of.pre, k, of.acts, of.scratch)
         if k == self.d_sae or not sorting_is_fast():
             return by_torch
         pre, acts, fires, rising = at.pre, at.acts, at.fires, at.scratch

@@ -28,7 +28,7 @@ class SparseWorkspace(DenseWorkspace):
     """Steps over pairs where that is faster, over whole matrices elsewhere; ``_sparse`` says which."""
 
     pairs: Pairs  # of the last ``forward``, where ``is_sparse``
-    is_sparse = False
+    is_sparse: bool
 
     def resize(self, batch_size: int) -> None:
         """Make the buffers for another batch size."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 
 from sae_widget.threads import using
@@ -11,26 +9,7 @@ from sae_widget.training.base import first
 from sae_widget.training.largest import dividing_is_fast, keep_largest, places_of_largest
 from sae_widget.training.pairs import Pairs
 from sae_widget.training.sparse import SparseWorkspace
-
-if TYPE_CHECKING:
-    from sae_widget.config import TrainConfig
-
-LEAST = 2**23  # multiplications that have to be saved in a step: what the calls of a step over pairs cost
-
-
-def saved_by_pairs(n: int, d_in: int, d_sae: int, k: int) -> float:
-    """How many multiplications of a product a step over pairs saves, about; negative where it costs more.
-
-    Fitted to the times of both ways at 237 sizes, d_in 32 to 768 and d_sae 64 to 4,096: whole matrices cost their
-    products and, with many features, the sorting of rows; a pair costs the sums over its rows and its own sorting.
-
-    Args:
-        n: rows of a batch.
-        d_in: width of the activations.
-        d_sae: number of features.
-        k: features that fire on a row.
-    """
-    return n * ((d_in + d_sae / 32) * d_sae - 10 * k * (d_in + 192))
+from sae_widget.ways import over_pairs
 
 
 class TopKWorkspace(SparseWorkspace):
@@ -39,16 +18,16 @@ class TopKWorkspace(SparseWorkspace):
     def resize(self, batch_size: int) -> None:
         """Make the buffers for another batch size."""
         super().resize(batch_size)
-        self._pays = saved_by_pairs(batch_size, self.d_in, self.d_sae, self.k) >= LEAST
+        self._pays = self._over_pairs_at(batch_size)
         if self._pays:
             self.acts = self.scratch = self.pre  # not used over pairs
 
-    def configure(self, config: TrainConfig) -> None:
-        """Use other settings from the next step on."""
-        before = self.k
-        super().configure(config)
-        if self.k != before:
-            self.resize(len(self.pre))
+    def _over_pairs_at(self, batch_size: int) -> bool:
+        """Whether steps of this size go over pairs."""
+        return over_pairs(batch_size, self.d_in, self.d_sae, self.k)
+
+    def _has_room_for(self, batch_size: int) -> bool:
+        return super()._has_room_for(batch_size) and self._pays == self._over_pairs_at(batch_size)
 
     def fresh(self) -> None:
         """Set what a new SAE starts with besides its matrices."""
@@ -60,8 +39,7 @@ class TopKWorkspace(SparseWorkspace):
     @property
     def k(self) -> int:
         """Features that fire on a token."""
-        wanted = round(self.config.target_l0) if self.config.target_l0 else self.config.k
-        return max(1, min(wanted, self.d_sae))
+        return self.config.wanted_k
 
     def _sparse(self, n: int) -> bool:
         return self._pays

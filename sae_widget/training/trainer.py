@@ -72,13 +72,21 @@ class Trainer:
             feed = make_feed(values, position, config)
             self.d_in, self.metadata = feed.d_in, dict(metadata or {})
             if device == "cpu":
-                check_memory(self.d_in, config.d_sae, mesh.count(feed.batch_size), config.architecture)
+                check_memory(*_size(self.d_in, mesh.count(feed.batch_size), config))
             if start is not None:
                 check_start(start, config, self.d_in)
             self._engine = Engine(feed, config, start, mesh, device)
             self._engine.agree()
         self._ahead: Ahead | Several | None = None
         self._group = 1  # small steps that are done at once: few when somebody has just looked
+
+    def __reduce_ex__(self, protocol: object) -> Any:
+        """A copy would share its memory with the original and train both.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError("a Trainer cannot be copied or pickled: give its state_dict() to a new one's load_state_dict()")
 
     @property
     def config(self) -> TrainConfig:
@@ -182,11 +190,11 @@ class Trainer:
         if changed:
             raise ValueError(f"{', '.join(changed)} cannot change while this SAE trains; stop first")
         self._settle()
-        mesh, kind = self._engine.mesh, config.architecture
-        before, batch = mesh.count(self.batch_size), mesh.count(self._engine.feed.effective(config.batch_size))
-        if batch > before:
-            taken = needed_memory(self.d_in, config.d_sae, before, kind)
-            check_memory(self.d_in, config.d_sae, batch, kind, free_memory() + taken)
+        mesh, feed = self._engine.mesh, self._engine.feed
+        before = needed_memory(*_size(self.d_in, mesh.count(feed.batch_size), self.config))
+        after = _size(self.d_in, mesh.count(feed.effective(config.batch_size)), config)
+        if needed_memory(*after) > before:
+            check_memory(*after, free=free_memory() + before)
         self._engine.reconfigure(config)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
@@ -245,6 +253,11 @@ class Trainer:
         engine = self._engine
         engine.threads = engine.threads or threads_for(self.batch_size, self.d_in, engine.config.d_sae)
         return using(min(engine.threads, torch.get_num_threads()))
+
+
+def _size(d_in: int, batch_size: int, config: TrainConfig) -> tuple[int, int, int, str, int]:
+    """What the need of memory is worked out from."""
+    return d_in, config.d_sae, batch_size, config.architecture, config.wanted_k
 
 
 WAYS = ("memory.divides", "memory.multiplies", "memory.pays", "memory.share")

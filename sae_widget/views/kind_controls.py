@@ -60,7 +60,7 @@ class KindControls:
         self.mode.style.button_width = "auto"
         self.mode.add_class("sae-choice")
         self.k = Entry(
-            pane, "k", "Per token (k)", HELP["k"], lambda: f"{self._k():,}", self._set_k, self._k_words,
+            pane, "k", "Per token (k)", HELP["k"], self._shown_k, self._set_k, self._k_words,
         )  # fmt: skip
         self.target = Entry(
             pane, "target_l0", "Per token (L0)", HELP["target_l0"],
@@ -121,10 +121,8 @@ class KindControls:
         hidden = ("architecture", *SPARSITY)
         self.state.refused = {name: text for name, text in self.state.refused.items() if name not in hidden}
 
-    def _k(self) -> int:
-        """The trainer's k: a target is one for kinds that have a k."""
-        settings = self.state.settings
-        return max(1, round(settings.target_l0)) if settings.target_l0 > 0 else settings.k
+    def _shown_k(self) -> str:
+        return f"{self.state.settings.wanted_k:,}"
 
     def _set_k(self, typed: str) -> None:
         self.state.settings = self.state.settings.changed(k=whole(typed, self.k.label), target_l0=0.0)
