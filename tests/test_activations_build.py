@@ -98,6 +98,7 @@ def test_a_role_that_no_token_can_have_stays_empty(folder: Path) -> None:
 def test_what_old_files_keep_beside_the_weights_is_left_alone(folder: Path, tiny_gpt2: Any) -> None:
     """The mask of each block, and parts outside the blocks; a part of a block that nobody reads is another network."""
     rewrite(folder, **{"transformer.h.1.attn.bias": torch.ones(1, 1, 64, 64), "score.weight": torch.ones(2, 32)})
+    rewrite(folder, **{"transformer.h.1.attn.masked_bias": torch.tensor(-1e4)})
     weights = build(folder).network.state_dict()
     assert all(torch.equal(weights[name], own) for name, own in tiny_gpt2.network.state_dict().items())
     rewrite(folder, **{"transformer.h.1.attn.q_norm": torch.ones(8)})

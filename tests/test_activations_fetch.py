@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -144,6 +145,18 @@ def test_it_ends_when_its_input_is_closed(fetched: Fetched) -> None:
     assert list(lines[0]) == ["total"] and (rest, status) == ("", 1)
 
 
+def test_it_ends_well_while_its_input_is_open() -> None:
+    code = "import sae_widget.activations.fetch as f; f._fetch = lambda repo: repo; f.main('x')"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None and process.stderr is not None and process.stdin is not None
+    with process:
+        assert json.loads(process.stdout.read()) == {"snapshot": "x"}
+        assert (process.wait(60), process.stderr.read()) == (0, "")
+        process.stdin.close()
+
+
 class Answered(Exception):
     """As the libraries of the hub raise it."""
 
@@ -169,6 +182,7 @@ HTTP = {"fault": "http", "status": 403, "code": "GatedRepo"}
         (caused_by(Answered(500), OSError(28, "No space")), {"fault": "http", "status": 500, "code": ""}),
         (PermissionError(13, "Not allowed", "/hf_SECRET"), {"fault": "disk", "errno": 13, "words": "Not allowed"}),
         (caused_by(None, OSError(28, "No space left")), {"fault": "disk", "errno": 28, "words": "No space left"}),
+        (OSError(errno.EDQUOT, "Quota"), {"fault": "disk", "errno": errno.EDQUOT, "words": "Quota"}),
         (OSError("timed out: hf_SECRET"), {"fault": "network", "words": "OSError"}),
         (caused_by(TimeoutError(110, "hf_SECRET")), {"fault": "network", "words": "ValueError"}),
     ],

@@ -55,6 +55,11 @@ def test_the_folder_says_where_it_reads(name: str, place: tuple[int, str] | None
     assert load_coder(folder).metadata == {"trained_by": "sparsify"} | told
 
 
+def test_the_folder_has_its_name_from_inside_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(coder(tmp_path / "layers.3", {"d_in": D_IN, "num_latents": 10, "k": 4}, tensors(10)))
+    assert load_coder(Path()).metadata["layer"] == 3
+
+
 def test_what_is_not_said_is_what_sparsify_starts_from(tmp_path: Path) -> None:
     sae = load_coder(coder(tmp_path / "a", {"d_in": D_IN}, tensors(32 * D_IN)))
     assert isinstance(sae, TopKSAE) and (sae.d_in, sae.d_sae, sae.k) == (D_IN, 32 * D_IN, 32)

@@ -106,6 +106,7 @@ LIES = {
                        b'"shape": [2], "data_offsets": [2, 4]}}', 4, "a does not lie where its header says"),
     "another dtype": ({"a": entry(0, 8, 2, dtype="F8_E4M3")}, 8, "a is F8_E4M3, at most F64, "),
     "true as a size": ({"a": {"dtype": "U8", "shape": [True], "data_offsets": [0, 1]}}, 1, "its header is damaged"),
+    "no numbers in a shape of too many": ({"a": entry(0, 0, 0, 2**40, 2**40)}, 0, "a cannot have the shape 0x1099511"),
     "nine sizes": ({"a": entry(0, 1, *[1] * 9, dtype="U8")}, 1, "its header is damaged"),
     "a list": ([], 0, "its header is damaged"),
     "no JSON": (b"{]", 0, "its header is damaged"),

@@ -46,6 +46,14 @@ def test_a_path_from_here_is_served_whole(tmp_path: Path, monkeypatch: pytest.Mo
         assert (found["ServerApp.root_dir"], found["LabApp.default_url"]) == (str(tmp_path.resolve()), page)
 
 
+def test_a_name_with_signs_of_an_address_is_quoted(tmp_path: Path) -> None:
+    path = tmp_path / "a#b 50%?.ipynb"
+    path.write_text("{}")
+    assert (
+        options(lab.lab_command(path, 8888, browser=True))["LabApp.default_url"] == "/lab/tree/a%23b%2050%25%3F.ipynb"
+    )
+
+
 @pytest.mark.parametrize(("port", "known"), [(1, True), (65_535, True), (0, False), (-1, False), (65_536, False)])
 def test_ports_that_there_are(port: int, known: bool, tmp_path: Path) -> None:
     if known:

@@ -80,6 +80,36 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(
     assert "is finished" in capsys.readouterr().out
 
 
+def test_a_run_over_a_text_goes_on(tiny_gpt2_dir: Path, tmp_path: Path, monkeypatch) -> None:
+    text, recipe = "the cat sat on the mat and the dog sat on the cat " * 20, ["--steps", "20"]
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    assert train(tiny_gpt2_dir, whole, "--text", text, *recipe) == 0
+    with monkeypatch.context() as patch:
+        interrupt_at(7, patch)
+        assert train(tiny_gpt2_dir, out, "--text", text, *recipe) == INTERRUPTED
+    assert go_on(out) == 0
+    assert steps(out) == steps(whole) and same_sae(out, whole)
+    assert read_explorer(out) == read_explorer(whole)
+
+
+@pytest.mark.parametrize("asked", [7, 3])
+def test_a_run_that_is_asked_for_no_more_steps_is_finished(
+    tiny_gpt2_dir: Path, tmp_path: Path, capsys, monkeypatch, asked: int
+) -> None:
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        interrupt_at(7, patch)
+        assert train(tiny_gpt2_dir, out, "--steps", "20") == INTERRUPTED
+    before = load_sae(out).W_dec
+    capsys.readouterr()
+    assert go_on(out, "--steps", str(asked)) == 0
+    assert f"Saved {out}: 24 features" in capsys.readouterr().out
+    info = read_run(out)
+    assert (info.state, info.step, info.sae_step) == ("finished", 7, 7) and info.sentence.startswith(f"Saved {out}")
+    assert torch.equal(load_sae(out).W_dec, before) and not (out / CHECKPOINT).exists()
+    assert len(steps(out)) == 7
+
+
 def test_a_run_whose_process_failed_goes_on_from_its_last_checkpoint(
     tiny_gpt2_dir: Path, tmp_path: Path, monkeypatch
 ) -> None:

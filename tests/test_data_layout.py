@@ -70,6 +70,8 @@ def test_a_store_is_the_same_however_far_it_is_written(tmp_path: Path) -> None:
 def test_a_store_is_told_in_words() -> None:
     assert str(StoreConfig(**TOLD)) == "mlp_out of layer 3 of gpt2 over 5,000 tokens of café in bfloat16"
     assert "5,000 tokens of some texts in bfloat16" in str(StoreConfig(**TOLD | {"corpus": ""}))
+    odd = str(StoreConfig(**TOLD | {"corpus": "x" * 999 + "\x1b[31m", "model_name": "\n" * 999}))
+    assert odd.isprintable() and len(odd) < 600
 
 
 @pytest.mark.parametrize(
@@ -85,6 +87,7 @@ def test_a_store_is_told_in_words() -> None:
         ({"shards": [[1.5]]}, "store.json: shards.0.0: input should be a valid integer"),
         ({"dtype": "x\n" * 99}, "store.json: dtype 'x\\nx"),
         ({"hook_name": "final_norm "}, "store.json: hook_name 'final_norm ' is not one of resid_pre"),
+        ({"format_version": FORMAT_VERSION + 1, "made_by": "\x1b[31m9\n9"}, "made by sae_widget ?[31m9?9; please"),
         ({"format_version": FORMAT_VERSION + 1, "made_by": "9" * 99}, f"made by sae_widget {'9' * 40}; please update"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,15 @@ def whole(model: Any, texts: Any, max_tokens: int) -> tuple[torch.Tensor, torch.
     """As a trainer in memory gets them."""
     found = concatenate(list(read_corpus(model, texts, max_tokens=max_tokens, **PLACE)))
     return found.values, found.position
+
+
+def test_a_file_whose_name_is_no_text_is_stored(tiny_gpt2: Any, tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9.txt")
+    path.write_text("some words " * 200)
+    for _ in range(2):  # written, and opened again
+        made = open_corpus(tiny_gpt2, path, max_tokens=300, store=tmp_path / "s", **PLACE)
+        assert made.n_tokens == 300
+    assert json.loads((tmp_path / "s" / STORE).read_text())["corpus"].endswith("caf?.txt")
 
 
 class TestTexts:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 MAX_UNUSED_IDS = 1024
 """Models round their vocabulary up, so it may be this much larger than the tokenizer's."""
 
+_MASK = re.compile(r"\.(masked_bias|attn\.bias)$")
+"""The causal mask, which old files have among the weights."""
 _BLOCK_TENSOR = re.compile(r"(^|\.)(h|layers)\.\d+\.")
 
 
@@ -100,7 +102,7 @@ def _check_loading_info(info: Any, label: str) -> None:
     """Refuse what ``transformers`` only warns about: missing weights (filled at random), left-over ones."""
     missing = sorted(info["missing_keys"])
     mismatched = sorted(str(key) for key in info.get("mismatched_keys") or ())
-    left_over = sorted(key for key in info["unexpected_keys"] if _BLOCK_TENSOR.search(key))
+    left_over = sorted(key for key in info["unexpected_keys"] if _BLOCK_TENSOR.search(key) and not _MASK.search(key))
     for keys, what in ((mismatched, "of another shape"), (missing, "missing"), (left_over, "left over")):
         if keys:
             raise ModelLoadError(

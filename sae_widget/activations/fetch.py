@@ -7,6 +7,7 @@ input is closed, so that it never outlives who started it. It never imports torc
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -30,6 +31,9 @@ SMALL_FILES = (
 
 PINNED = dict.fromkeys(("gpt2", "openai-community/gpt2"), "607a30d783dfa663caf39e06633721c8d4cfcd7e")
 """The commit of the models that the interface itself offers, so that everybody who asks for one gets the same."""
+
+FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+"""What a full disk says, and one of which nobody may take more."""
 
 CHUNK_BYTES = 65_536
 """Written at a time; with the library's 10 MB a slow network looks like a silent one for minutes."""
@@ -59,8 +63,8 @@ def describe(error: BaseException) -> dict[str, Any]:
             }
         if isinstance(seen, OSError) and seen.errno is not None and seen.filename is not None:
             return {"fault": "disk", "errno": seen.errno, "words": seen.strerror or ""}
-        if isinstance(seen, OSError) and seen.errno == 28:  # "no space left", which carries no file name on write
-            return {"fault": "disk", "errno": 28, "words": seen.strerror or ""}
+        if isinstance(seen, OSError) and seen.errno in FULL:  # on write it carries no file name
+            return {"fault": "disk", "errno": seen.errno, "words": seen.strerror or ""}
         seen = seen.__cause__ or seen.__context__
     return {"fault": "network", "words": type(error).__name__}
 
@@ -131,5 +135,6 @@ def _weights(repo: str, sizes: dict[str, int], commit: str | None) -> list[str]:
 
 
 def _end_with_parent() -> None:
-    sys.stdin.buffer.read()
+    while os.read(sys.stdin.fileno(), 1024):  # not through the buffer: its lock would be held when this process ends
+        pass
     os._exit(1)

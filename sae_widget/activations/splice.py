@@ -25,7 +25,7 @@ def spliced_logits(
     Args:
         model: what ``load_model`` returned.
         token_ids: ``[batch, pos]`` int64, at most ``n_positions`` each.
-        layer: block, from 0 to ``n_layer - 1``; with ``final_norm`` it is not looked at.
+        layer: block, from 0 to ``n_layer - 1``; with ``final_norm`` any of them is the same.
         hook_name: one of ``HOOK_NAMES``.
         edit: from the activations ``[batch, pos, d_in]`` to what takes their place, same shape; None: the clean run.
 

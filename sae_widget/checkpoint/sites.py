@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from typing import TYPE_CHECKING, Any
 
 from sae_widget.checkpoint.base import printable
@@ -53,27 +54,31 @@ def shared_names(metadata: dict[str, Any]) -> dict[str, Any]:
     layer, hook = metadata.get("layer"), metadata.get("hook_name")
     if hook == "final_norm":
         names["hook_name"] = FINAL_NORM
-    elif isinstance(layer, int) and isinstance(hook, str):
-        names["hook_name"] = f"blocks.{layer}.hook_{hook}"
     elif isinstance(hook, str) and "hook_" in hook:  # a name of theirs that we have no other for
         names["hook_name"] = hook
+    elif type(layer) is int and isinstance(hook, str):
+        names["hook_name"] = f"blocks.{layer}.hook_{hook}"
     return names
 
 
 def mismatch(sae: SAE, model_name: str, layer: int, hook_name: str) -> str | None:
     """A sentence naming both places when an SAE says that it was trained at another; None when they agree.
 
-    What an SAE does not say agrees with everything; ``final_norm`` is one place, whatever the layer.
+    What an SAE does not say agrees with everything; ``final_norm`` is one place, whatever the layer, and so are
+    ``resid_post`` of a block and ``resid_pre`` of the next.
     """
     model, at, hook = (sae.metadata.get(key) for key in ("model_name", "layer", "hook_name"))
-    here = (
-        model is None or our_model_name(str(model)) == our_model_name(model_name),
-        at is None or at == layer or hook == hook_name == "final_norm",
-        hook is None or hook == hook_name,
-    )
-    if all(here):
+    here = at is None or at == layer or hook == hook_name == "final_norm"
+    here = here and (hook is None or hook == hook_name)
+    between = type(at) is int and _between(at, hook) is not None and _between(at, hook) == _between(layer, hook_name)
+    if (here or between) and (model is None or our_model_name(str(model)) == our_model_name(model_name)):
         return None
     return f"this SAE was trained on {trained_on(sae)}, the explorer reads {model_name} {hook_name} {layer}"
+
+
+def _between(layer: int, hook: object) -> int | None:
+    """Of the residual stream between two blocks, the number of the one behind; None for any other place."""
+    return {"resid_pre": layer, "resid_post": layer + 1}.get(str(hook))
 
 
 def trained_on(sae: SAE) -> str:
@@ -114,7 +119,7 @@ def reading_notes(sae: SAE, *, prepend_bos: bool, length: int) -> str:
 def _positions(metadata: dict[str, Any], length: int) -> range:
     """The places of a window that an SAE was trained on; all of them where that is not said, or not clearly."""
     size, part = metadata.get("context_size"), metadata.get("seqpos_slice")
-    window = range(size) if type(size) is int and size > 0 else range(length)
+    window = range(min(size, sys.maxsize)) if type(size) is int and size > 0 else range(length)
     if not isinstance(part, (list, tuple)) or not 1 <= len(part) <= 3:
         return window
     said = all(at is None or type(at) is int for at in part) and 0 not in part[2:]

@@ -74,7 +74,7 @@ def load_coder(folder: Path) -> SAE:
         W_dec=tensors["W_dec"],
         b_dec=tensors["b_dec"],
         k=coder.k,
-        metadata=_metadata(folder.name),
+        metadata=_metadata(folder.resolve().name),
     )
 
 

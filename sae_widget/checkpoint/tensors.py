@@ -158,6 +158,8 @@ def _entry(file: str, name: str, entry: Any) -> Entry:
         raise unreadable(file, "its header is damaged")
     if not all(type(n) is int and 0 <= n < 2**48 for n in shape + places):
         raise unreadable(file, "its header is damaged")
+    if math.prod(max(1, n) for n in shape) >= 2**60:  # torch multiplies the others even where one is 0
+        raise unreadable(file, f"{name[:60]} cannot have the shape {by(tuple(shape))}")
     if dtype not in DTYPES:
         raise unreadable(file, f"{name[:60]} is {dtype[:20]}, at most {', '.join(DTYPES)} are read")
     return Entry(name, dtype, tuple(shape), *places)

@@ -126,12 +126,8 @@ class Fit:
 
     def _note(self, record: TrainStep) -> None:
         """Write the record, and whatever else it is time for."""
-        from sae_widget.runs import RunWriter, write_explorer
-
-        if self.writer is None:
-            self.writer = RunWriter(self.out, self.info, self.history, seconds=self.seconds)
-            write_explorer(self.out, self.shown)
-        writer, before = self.writer, self.writer.trouble
+        writer = self._begun()
+        before = writer.trouble
         writer.note(record)
         if record.step < self.config.steps:
             if writer.state_is_due:
@@ -140,6 +136,16 @@ class Fit:
                 self._save_sae(writer)
         if writer.trouble and not before:
             print(f"\n{writer.trouble} The training goes on.", file=sys.stderr)
+
+    def _begun(self) -> RunWriter:
+        """The folder's writer, from the first thing on that is written."""
+        from sae_widget.runs import RunWriter, write_explorer
+
+        if self.writer is None:
+            info = self.info.model_copy(update={"step": self.trainer.step})
+            self.writer = RunWriter(self.out, info, self.history, seconds=self.seconds)
+            write_explorer(self.out, self.shown)
+        return self.writer
 
     def _save_state(self, writer: RunWriter) -> bool:
         info = {"step": self.trainer.step, "settings": asdict(self.config), "data": self.known_by}
@@ -172,10 +178,11 @@ class Fit:
         raise Refused(sentence, told=True)
 
     def _end(self, fault: str) -> None:
-        step, steps, writer = self.trainer.step, self.config.steps, self.writer
+        step, steps = self.trainer.step, self.config.steps
         status = 1 if fault else INTERRUPTED
         if step == self.first < steps:
             raise Refused(fault or "Stopped before the first step; nothing was written.", status)
+        writer = None if self.mesh.rank else self._begun()  # where nothing was left to do, it is not there yet
         state = "failed" if fault else "stopped" if step < steps else "finished"
         sentence = f"Stopped at step {step:,} of {steps:,}; that SAE was saved."
         sentence = f"{fault} The SAE of step {step:,} was saved." if fault else sentence

@@ -153,9 +153,10 @@ def what_to_show(args: argparse.Namespace, config: TrainConfig, model: str, laye
     from sae_widget.activations.text import check_texts
     from sae_widget.runs import describe
 
-    text, corpus = START.text, absolute(args.corpus)
-    if args.text:
+    if args.text:  # a run that goes on has no corpus then
         text, corpus = "\n".join(check_texts(args.text)[0])[:MAX_TEXT_CHARS], "text"
+    else:
+        text, corpus = START.text, absolute(args.corpus)
     return describe(
         config,
         model=model,

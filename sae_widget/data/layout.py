@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from sae_widget.checkpoint.base import SaeFileError, first_fault, unreadable
+from sae_widget.checkpoint.base import SaeFileError, first_fault, printable, unreadable
 from sae_widget.config import HOOK_NAMES
 
 if TYPE_CHECKING:
@@ -53,8 +53,8 @@ class StoreConfig(BaseModel):
 
     def __str__(self) -> str:
         return (
-            f"{self.hook_name} of layer {self.layer} of {self.model_name} over {self.max_tokens:,} tokens of "
-            f"{self.corpus or 'some texts'} in {self.dtype}"
+            f"{self.hook_name} of layer {self.layer} of {printable(self.model_name[:200])} over "
+            f"{self.max_tokens:,} tokens of {printable(self.corpus[-200:]) or 'some texts'} in {self.dtype}"
         )
 
 
@@ -84,7 +84,7 @@ def read_layout(folder: Path) -> StoreConfig | None:
         raise unreadable(STORE, first_fault(error)) from error
     if config.format_version > FORMAT_VERSION:
         raise SaeFileError(
-            f"This store was made by sae_widget {config.made_by[:40]}; please update. Nothing was loaded."
+            f"This store was made by sae_widget {printable(config.made_by[:40])}; please update. Nothing was loaded."
         )
     if config.dtype not in ITEM_BYTES:
         raise unreadable(STORE, f"dtype {config.dtype[:40]!r} is not one of {', '.join(ITEM_BYTES)}")

@@ -153,7 +153,7 @@ def _layout(source: ModelActivations, corpus: str, digest: str, dtype: str) -> S
         layer=source.layer,
         hook_name=source.hook_name,
         prepend_bos=source.prepend_bos,
-        corpus=corpus,
+        corpus=corpus.encode(errors="replace").decode(),  # a file's name may have bytes that are no text
         digest=digest,
         dtype=dtype,
         d_in=source.d_in,
