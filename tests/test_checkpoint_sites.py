@@ -141,3 +141,82 @@ def test_two_differences_are_two_sentences() -> None:
         "It was trained with a start token in front. "
         "It was trained on positions 0 to 7 of a window; this text has others."
     )
+
+
+def test_names_of_places() -> None:
+    assert our_site("blocks.11.hook_resid_post") == {"layer": 11, "hook_name": "resid_post"}
+    assert our_site("ln_final.hook_normalized") == {"hook_name": "final_norm"}
+    for hook in ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"):
+        names = shared_names({"layer": 3, "hook_name": hook, "model_name": "gpt2"})
+        assert names == {"model_name": "gpt2", "hook_name": f"blocks.3.hook_{hook}"}
+        assert our_site(names["hook_name"]) == {"layer": 3, "hook_name": hook}
+    kept = {"prepend_bos": True, "context_size": 128, "training_tokens": 5, "hook_name": "hook_embed"}
+    assert shared_names(kept) == {"prepend_bos": True, "context_size": 128, "hook_name": "hook_embed"}
+    for hook in ("blocks.3.attn.hook_z", "hook_embed", "blocks.3.hook_mlp_in", "blocks.99999.hook_mlp_out", ""):
+        assert our_site(hook) == {}
+    assert [is_of_heads(f"blocks.3.attn.hook_{hook}") for hook in ("z", "q", "pattern")] == [True] * 3
+    assert not any(is_of_heads(f"blocks.3.hook_{hook}") for hook in ("resid_pre", "mlp_out", "attn_out"))
+    assert our_model_name("gpt2-small") == "gpt2" and our_model_name("my/model") == "my/model"
+
+
+def test_a_mismatch_names_both() -> None:
+    sae = an_sae(metadata={"model_name": "gpt2-small", "layer": 8, "hook_name": "resid_pre"})
+    assert mismatch(sae, "gpt2", 8, "resid_pre") is None and mismatch(an_sae(), "gpt2", 8, "resid_pre") is None
+    words = "this SAE was trained on gpt2-small resid_pre 8, the explorer reads gpt2 resid_pre 7"
+    assert mismatch(sae, "gpt2", 7, "resid_pre") == words
+    assert mismatch(sae, "distilgpt2", 8, "resid_pre") is not None and mismatch(sae, "gpt2", 8, "mlp_out") is not None
+    only = an_sae(metadata={"model_name": "gpt2"})
+    assert mismatch(only, "gpt2", 8, "resid_pre") is None
+    assert (
+        mismatch(only, "bundled", 8, "resid_pre")
+        == "this SAE was trained on gpt2, the explorer reads bundled resid_pre 8"
+    )
+    last = an_sae(metadata={"model_name": "gpt2", "hook_name": "final_norm"})
+    assert mismatch(last, "gpt2", 11, "final_norm") is None
+    assert "trained on gpt2 final_norm, the" in str(mismatch(last, "gpt2", 11, "mlp_out"))
+
+
+@pytest.mark.parametrize(
+    ("told", "place"),
+    [
+        ({}, (1, "resid_pre")),
+        ({"layer": 3, "hook_name": "mlp_out"}, (3, "mlp_out")),
+        ({"hook_name": "final_norm"}, (1, "final_norm")),
+        ({"layer": 6}, (1, "resid_pre")),  # of 0 to 5
+        ({"layer": -1}, (1, "resid_pre")),
+        ({"layer": True}, (1, "resid_pre")),
+        ({"layer": "3", "hook_name": ["mlp_out"]}, (1, "resid_pre")),
+        ({"layer": 2, "hook_name": "blocks.2.hook_mlp_in"}, (2, "resid_pre")),
+    ],
+)
+def test_where_to_read_for_an_sae(told: dict[str, Any], place: tuple[int, str]) -> None:
+    assert place_for(an_sae(metadata=told), 6, 1, "resid_pre") == place
+
+
+@pytest.mark.parametrize(
+    ("told", "length", "words"),
+    [
+        ({}, 1000, ""),
+        ({"prepend_bos": True}, 9, ""),
+        ({"prepend_bos": False}, 9, "It was trained without a start token in front."),
+        ({"prepend_bos": "no"}, 9, ""),
+        ({"context_size": 9}, 9, ""),
+        ({"context_size": 8}, 9, "It was trained on positions 0 to 7 of a window; this text has others."),
+        ({"context_size": 0}, 9, ""),
+        ({"seqpos_slice": [None]}, 9, ""),
+        ({"seqpos_slice": [1, None]}, 9, ""),  # position 0 counts nowhere
+        ({"seqpos_slice": [2, -1], "context_size": 128}, 2, "It was trained on positions 2 to 126 of a window; this"),
+        ({"seqpos_slice": [0, None, 0]}, 9, ""),
+        ({"seqpos_slice": [0, 1, 2, 3]}, 9, ""),
+        ({"seqpos_slice": ["a"]}, 9, ""),
+        ({"seqpos_slice": [5, 5]}, 9, ""),
+    ],
+)
+def test_what_a_reading_does_otherwise_is_said(told: dict[str, Any], length: int, words: str) -> None:
+    found = reading_notes(an_sae(metadata=told), prepend_bos=True, length=length)
+    assert found.startswith(words) and bool(found) == bool(words)
+
+
+def test_names_out_of_a_file_stay_short_and_on_one_line() -> None:
+    assert trained_on(an_sae(metadata={"model_name": "a\n" + "b" * 10_000, "layer": 3})) == "a?" + "b" * 198 + " 3"
+    assert trained_on(an_sae()) == ""
