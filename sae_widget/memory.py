@@ -77,8 +77,15 @@ def check_memory(
     if needed <= free:
         return
     largest = (free - FIXED_BYTES) // _width_bytes(d_in, d_sae, batch_size, architecture, k)
+    if largest >= 1 and needed_memory(d_in, largest, batch_size, architecture, k) > free:  # its steps go another way
+        largest = (free - FIXED_BYTES) // _width_bytes(d_in, largest, batch_size, architecture, k)
     fits = f"largest that fits: {largest:,}" if largest >= 1 else "no width fits with this batch size"
     raise ValueError(f"width {d_sae:,} needs about {_gb(needed)}, {_gb(free)} free; {fits}")
+
+
+def is_out_of_memory(fault: BaseException) -> bool:
+    """Whether an allocation failed: torch says so by a ``RuntimeError``."""
+    return isinstance(fault, MemoryError) or (isinstance(fault, RuntimeError) and "memory" in str(fault).lower())
 
 
 def corpus_fits(d_in: int, n_tokens: int, free: int) -> bool:

@@ -46,12 +46,13 @@ def test_a_path_from_here_is_served_whole(tmp_path: Path, monkeypatch: pytest.Mo
         assert (found["ServerApp.root_dir"], found["LabApp.default_url"]) == (str(tmp_path.resolve()), page)
 
 
-def test_a_name_with_signs_of_an_address_is_quoted(tmp_path: Path) -> None:
-    path = tmp_path / "a#b 50%?.ipynb"
+@pytest.mark.parametrize(
+    ("name", "page"), [(b"a#b 50%?.ipynb", "a%23b%2050%25%3F.ipynb"), (b"caf\xe9.ipynb", "caf%E9.ipynb")]
+)
+def test_a_name_with_signs_of_an_address_is_quoted(name: bytes, page: str, tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(name)
     path.write_text("{}")
-    assert (
-        options(lab.lab_command(path, 8888, browser=True))["LabApp.default_url"] == "/lab/tree/a%23b%2050%25%3F.ipynb"
-    )
+    assert options(lab.lab_command(path, 8888, browser=True))["LabApp.default_url"] == f"/lab/tree/{page}"
 
 
 @pytest.mark.parametrize(("port", "known"), [(1, True), (65_535, True), (0, False), (-1, False), (65_536, False)])

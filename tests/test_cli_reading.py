@@ -12,7 +12,7 @@ import torch
 import torch._dynamo  # transformers imports it at a model's first run, and that changes the environment
 
 from sae_widget.activations.base import ModelLoadError
-from sae_widget.cli.base import StopFlag
+from sae_widget.cli.base import Refused, StopFlag
 from sae_widget.cli.reading import MEASURED, Data, absolute, load, read, what_to_show
 from sae_widget.config import MAX_TEXT_CHARS, START, TrainConfig
 from sae_widget.data import ModelActivations, ShardedActivations, open_corpus
@@ -46,6 +46,11 @@ def test_a_corpus_of_files_is_found_from_everywhere(tmp_path: Path, monkeypatch:
     assert absolute("book.txt") == absolute(str(tmp_path / "book.txt")) == str(tmp_path / "book.txt")
     assert absolute("~/book.txt") == str(tmp_path / "home" / "book.txt")
     assert absolute("documentation.txt") == str(tmp_path / "documentation.txt")
+
+
+def test_a_corpus_whose_name_no_file_can_hold_is_refused() -> None:
+    with pytest.raises(Refused, match=r"^The name of the corpus is no UTF-8: 'a\\udcff\.txt'\. Nothing was read"):
+        absolute("a\udcff.txt")
 
 
 def test_activations_in_memory_are_measured_whole() -> None:

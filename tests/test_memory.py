@@ -53,6 +53,20 @@ def test_message_names_the_largest_that_fits() -> None:
         check_memory(768, 24_576, 1024, free=800_000_000)
 
 
+@pytest.mark.parametrize(
+    ("d_in", "d_sae", "batch", "k", "free"), [(32, 512, 65_536, 16, 300_000_000), (768, 2048, 16_384, 256, 300_000_000)]
+)
+def test_the_largest_that_is_named_fits_where_it_goes_another_way(
+    d_in: int, d_sae: int, batch: int, k: int, free: int
+) -> None:
+    with pytest.raises(ValueError, match="largest that fits") as told:
+        check_memory(d_in, d_sae, batch, "topk", k, free=free)
+    largest = int(str(told.value).rpartition(" ")[2].replace(",", ""))
+    check_memory(d_in, largest, batch, "topk", k, free=free)
+    with pytest.raises(ValueError, match="largest that fits"):
+        check_memory(d_in, largest + 1, batch, "topk", k, free=free)
+
+
 def test_message_when_nothing_fits() -> None:
     with pytest.raises(ValueError, match=r"0\.1 GB free; no width fits with this batch size$"):
         check_memory(768, 16, 14, free=60_000_000)

@@ -14,6 +14,7 @@ from sae_widget.features import feature_stats
 from sae_widget.runner import job
 from sae_widget.runner.desk import Desk
 from sae_widget.training import Trainer
+from sae_widget.training.gradients import Workspace
 from tests.running import QUICK, TEXT, train, until, weights
 
 
@@ -174,6 +175,30 @@ def test_live_settings_reach_the_running_training_and_others_wait(start):
     state.layer = 1
     until(lambda: "layer" in state.status.message)
     assert runner.desk.layer == 2
+
+
+@pytest.mark.parametrize("fault", [MemoryError("no memory"), RuntimeError("can't allocate memory: 9 bytes")])
+def test_live_settings_that_do_not_fit_into_memory_leave_the_run(start, fault, monkeypatch):
+    state, runner = start(settings=QUICK.changed(steps=100_000))
+    runner.command("train")
+    until(lambda: state.status.phase == "training" and state.status.step > 5)
+    made, left = Workspace.resize, iter([True])
+
+    def full(self, batch_size):
+        if next(left, False):
+            raise fault
+        made(self, batch_size)
+
+    monkeypatch.setattr(Workspace, "resize", full)
+    before = runner.desk.trainer.batch_size
+    state.settings = state.settings.changed(batch_size=2 * before)
+    until(lambda: state.status.trouble)
+    assert state.status.message.startswith("Out of memory with these settings: nothing is lost")
+    step = state.status.step
+    until(lambda: state.status.step > step)
+    assert runner.desk.trainer.batch_size == before
+    state.settings = state.settings.changed(batch_size=2 * before, learning_rate=1e-5)
+    until(lambda: runner.desk.trainer.batch_size == 2 * before)
 
 
 @pytest.mark.parametrize(

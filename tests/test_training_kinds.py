@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from sae_widget.config import TrainConfig
+from sae_widget.config import ARCHITECTURES, TrainConfig
 from sae_widget.metrics import mmcs, recovered
 from sae_widget.sae import REGISTRY
 from sae_widget.training import Trainer
@@ -33,6 +33,16 @@ def run(architecture: str, data: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
     trainer = Trainer(data[0], data[1], TrainConfig(architecture=architecture, **own))
     list(trainer.run())
     return trainer
+
+
+@pytest.mark.parametrize("architecture", [name for name, own in sorted(ARCHITECTURES.items()) if "k" in own])
+@pytest.mark.parametrize("target", [0.0, 7.0])
+def test_the_sae_has_the_k_that_was_trained(architecture: str, target: float) -> None:
+    config = TrainConfig(architecture=architecture, d_sae=20, k=3, target_l0=target, steps=20, batch_size=16)
+    trainer = Trainer(*small_data(), config)
+    l0 = list(trainer.run())[-1].l0
+    k = 7 if target else 3
+    assert trainer.sae().k == k and k - 1 < l0 <= k  # type: ignore[attr-defined]
 
 
 @pytest.mark.slow

@@ -112,6 +112,28 @@ class TestAnotherK:
                 other.reconfigure(other.config.changed(k=after))
         assert same_state(trainer, other)
 
+    def test_even_where_there_is_no_memory_to_go_back_the_next_change_is_whole(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        work = workspace(D_IN, ROWS, self.CONFIG, True)
+        work.fresh()
+        resize, left = Workspace.resize, iter([True, True])
+
+        def full(self: Workspace, batch_size: int) -> None:
+            resize(self, batch_size)
+            if next(left, False):
+                raise MemoryError("no memory")
+
+        monkeypatch.setattr(Workspace, "resize", full)
+        with pytest.raises(MemoryError):
+            work.configure(self.CONFIG, 2 * ROWS)
+        assert next(left, None) is None
+        for rows in (2 * ROWS, ROWS):
+            work.configure(self.CONFIG, rows)
+            x = torch.randn(rows, D_IN, generator=generator(1))
+            work.forward(x)
+            assert work.backward(x, 0.0, None).total > 0
+
     def test_is_refused_where_its_way_does_not_fit_into_memory(self, monkeypatch: pytest.MonkeyPatch) -> None:
         trainer = self.trainer(self.CONFIG)
         monkeypatch.setattr("sae_widget.training.trainer.free_memory", lambda: 0)

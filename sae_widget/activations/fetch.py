@@ -135,6 +135,9 @@ def _weights(repo: str, sizes: dict[str, int], commit: str | None) -> list[str]:
 
 
 def _end_with_parent() -> None:
-    while os.read(sys.stdin.fileno(), 1024):  # not through the buffer: its lock would be held when this process ends
-        pass
-    os._exit(1)
+    try:
+        # Not through the buffer: its lock would be held when this process ends.
+        while os.read(sys.stdin.fileno(), 1024):
+            pass
+    finally:
+        os._exit(1)

@@ -45,7 +45,7 @@ def lab_command(path: Path, port: int, *, browser: bool) -> list[str]:
         raise ValueError(f"there is no notebook or folder {str(path)!r}.")
     if not 1 <= port <= 65_535:
         raise ValueError(f"port must be between 1 and 65,535, got {port}")
-    folder, page = (path, "/lab") if path.is_dir() else (path.parent, f"/lab/tree/{quote(path.name)}")
+    folder, page = (path, "/lab") if path.is_dir() else (path.parent, f"/lab/tree/{quote(os.fsencode(path.name))}")
     command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={folder.resolve()}"]
     command += [f"--LabApp.default_url={page}", f"--ServerApp.port={port}"]
     if not browser:

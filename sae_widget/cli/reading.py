@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sae_widget.cli.base import StopFlag, first_process
+from sae_widget.cli.base import Refused, StopFlag, first_process
 from sae_widget.config import CORPUS_TOKENS, MAX_TEXT_CHARS, START, TrainConfig
 
 if TYPE_CHECKING:
@@ -170,7 +170,14 @@ def what_to_show(args: argparse.Namespace, config: TrainConfig, model: str, laye
 
 
 def absolute(corpus: str) -> str:
-    """A corpus by a name that holds in every folder, since it is opened from another, perhaps."""
-    return (
-        corpus if corpus == START.corpus or corpus.startswith(STREAMED) else str(Path(corpus).expanduser().absolute())
-    )
+    """A corpus by a name that holds in every folder, since it is opened from another, perhaps.
+
+    Raises:
+        Refused: a name that no file of a run can hold.
+    """
+    if corpus == START.corpus or corpus.startswith(STREAMED):
+        return corpus
+    found = str(Path(corpus).expanduser().absolute())
+    if found != found.encode(errors="replace").decode():
+        raise Refused(f"The name of the corpus is no UTF-8: {corpus!a}. Nothing was read; rename it.")
+    return found

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sae_widget.autosave import autosave, run_name
 from sae_widget.checkpoint import SaeFileError
+from sae_widget.memory import is_out_of_memory
 from sae_widget.runner.desk import Desk
 from sae_widget.runner.loop import Loop
 from sae_widget.training import History, TrainingFault
@@ -128,8 +129,7 @@ class TrainingLoop(Loop):
                 yield from trainer.run()
                 return
             except (RuntimeError, MemoryError) as fault:
-                known = isinstance(fault, MemoryError) or "memory" in str(fault).lower()
-                if not known or self._halved:
+                if not is_out_of_memory(fault) or self._halved:
                     raise
             self._halved = True
             size = max(1, trainer.batch_size // 2)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sae_widget.autosave import load_run
 from sae_widget.config import FIXED_SETTINGS
+from sae_widget.memory import is_out_of_memory
 from sae_widget.runner.loading import ModelLoading
 from sae_widget.runner.loop import DEBOUNCE, ended
 from sae_widget.runner.opening import OpeningLoop
@@ -112,6 +113,12 @@ class Runner(OpeningLoop):
             trainer.reconfigure(trainer.config.with_live(self.state.settings))
         except ValueError as fault:
             self._say(self._status.phase, f"{ended(fault)} The run goes on with its own.", trouble=True)
+            return
+        except (RuntimeError, MemoryError) as fault:
+            if not is_out_of_memory(fault):
+                raise
+            words = "Out of memory with these settings: nothing is lost, and the run goes on with its own."
+            self._say(self._status.phase, words, trouble=True)
             return
         self._say_what_waits(trainer.config)
 

@@ -46,7 +46,7 @@ class TopKSAE(SAE):
     @staticmethod
     def fire(hidden_pre: torch.Tensor, feature_acts: torch.Tensor, config: TrainConfig) -> None:
         """Keep the k largest, if positive, in a buffer; both ``[batch, d_sae]``."""
-        values, indices = hidden_pre.topk(config.k, dim=-1, sorted=False)
+        values, indices = hidden_pre.topk(config.wanted_k, dim=-1, sorted=False)
         feature_acts.zero_().scatter_(-1, indices, values.clamp_min_(0.0))
 
     def config_fields(self) -> dict[str, Any]:

@@ -14,8 +14,14 @@ class DenseWorkspace(Workspace):
     def resize(self, batch_size: int) -> None:
         """Make the buffers for another batch size."""
         super().resize(batch_size)
-        self.acts = torch.empty_like(self.pre)  # feature_acts
-        self.scratch = torch.empty_like(self.pre)
+        self.acts, self.scratch = self._more_buffers()  # feature_acts, and room
+
+    def _more_buffers(self) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.empty_like(self.pre), torch.empty_like(self.pre)
+
+    def _let_go(self) -> None:
+        super()._let_go()
+        self.acts = self.scratch = self.pre
 
     def forward(self, x: torch.Tensor) -> None:
         """Fill ``error``, and what ``backward`` needs."""

@@ -81,6 +81,7 @@ class Workspace:
         self.memory: dict[str, torch.Tensor] = {}  # what else goes on from step to step: scalars by name
         self.d_in, self.d_sae, self.bfloat16 = d_in, d_sae, bfloat16
         self.resize(batch_size)
+        self._rows = batch_size  # for which the buffers were made; 0 while that is not done
 
     def resize(self, batch_size: int) -> None:
         """Make the buffers for another batch size."""
@@ -91,19 +92,28 @@ class Workspace:
 
     def configure(self, config: TrainConfig, batch_size: int) -> None:
         """Use other settings and another batch size from the next step on; where that fails, everything stays."""
-        before, rows = self.config, len(self.pre)
+        before, rows = self.config, self._rows
         self.config = config
+        if self._has_room_for(batch_size):
+            return
+        self._rows = 0
         try:
-            if not self._has_room_for(batch_size):
-                self.resize(batch_size)
+            self.resize(batch_size)
         except BaseException:
             self.config = before
+            self._let_go()
             self.resize(rows)
+            self._rows = rows
             raise
+        self._rows = batch_size
 
     def _has_room_for(self, batch_size: int) -> bool:
         """Whether the buffers are those of such batches with the settings as they are."""
-        return batch_size == len(self.pre)
+        return batch_size == self._rows
+
+    def _let_go(self) -> None:
+        """Give the memory of the largest buffers back."""
+        self.pre = self.pre.new_empty(0)
 
     def fresh(self) -> None:
         """Set what a new SAE starts with besides its matrices."""

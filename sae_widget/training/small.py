@@ -177,8 +177,8 @@ class SmallWorkspace(DenseWorkspace):
 
     def configure(self, config: TrainConfig, batch_size: int) -> None:
         """Use other settings and another batch size from the next step on; where that fails, everything stays."""
-        super().configure(config, batch_size)
         self._passes = {}
+        super().configure(config, batch_size)
 
     @cached_property
     def norms(self) -> Norms:

@@ -17,10 +17,11 @@ class TopKWorkspace(SparseWorkspace):
 
     def resize(self, batch_size: int) -> None:
         """Make the buffers for another batch size."""
-        super().resize(batch_size)
         self._pays = self._over_pairs_at(batch_size)
-        if self._pays:
-            self.acts = self.scratch = self.pre  # not used over pairs
+        super().resize(batch_size)
+
+    def _more_buffers(self) -> tuple[torch.Tensor, torch.Tensor]:
+        return (self.pre, self.pre) if self._pays else super()._more_buffers()  # not used over pairs
 
     def _over_pairs_at(self, batch_size: int) -> bool:
         """Whether steps of this size go over pairs."""

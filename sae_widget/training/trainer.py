@@ -165,6 +165,8 @@ class Trainer:
         own = {field.name for field in dataclasses.fields(kind)} & set(ARCHITECTURES[kind.architecture])
         values: dict[str, Any] = {name: getattr(config, name) for name in own}
         values |= {name: vector.to("cpu", copy=True) for name, vector in p.extra.items()}
+        if "k" in values:
+            values["k"] = config.wanted_k
         if "threshold" in engine.work.memory:
             values["threshold"] = float(engine.work.memory["threshold"])
         recipe = {"steps": self.step, "tokens": self.tokens, "settings": dataclasses.asdict(config)}
@@ -195,7 +197,8 @@ class Trainer:
         after = _size(self.d_in, mesh.count(feed.effective(config.batch_size)), config)
         if needed_memory(*after) > before:
             check_memory(*after, free=free_memory() + before)
-        self._engine.reconfigure(config)
+        with finish_first():
+            self._engine.reconfigure(config)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Everything that the next step depends on, as own copies: weights, Adam, batches, counters."""
