@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import queue
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sae_widget.activations.base import ModelLoadError
+from sae_widget.activations.fetch import FULL
 from sae_widget.activations.probe import KEPT, RETRY, ask_hub, cancelled, host_name, refusal
 from sae_widget.activations.weights import INDEX, WEIGHTS, shard_names
 
@@ -288,7 +288,7 @@ def _fault(repo: str, line: dict[str, Any]) -> str:
         return refusal(repo, int(line["status"]), str(line["code"]))
     if line["fault"] == "disk":
         where = cache_folder()
-        if line["errno"] in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):
+        if line["errno"] in FULL:
             return f"The disk is full: {repo} does not fit into {where}. {KEPT} Free some space and try again."
         reason = line["words"].lower()
         return f"{repo} cannot be written to {where} ({reason}). {KEPT} Set HF_HOME to another folder."
