@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from sae_widget import metrics
+from sae_widget.sae.normalization import normalized
 
 if TYPE_CHECKING:
     from sae_widget.sae.base import SAE
@@ -55,16 +56,20 @@ def measure_recovery(sae: SAE, data: ToyData) -> Recovery:
     kept = data.position != 0
     if not bool(kept.any()):
         raise ValueError("data must have at least one token behind position 0, got only first ones")
-    matched = metrics.best_match(sae.W_dec, data.directions).feature
-    size = sae.W_dec.norm(dim=1)[matched] / (sae.scale * data.directions.norm(dim=1))  # to the unit of the strengths
+    chunks = torch.arange(len(data.values)).split(max(1, CHUNK // sae.d_sae))
     out, acts = torch.empty_like(data.values), torch.empty_like(data.acts)
-    fired = torch.zeros(sae.d_sae, dtype=torch.int64)
     with torch.no_grad():
-        for rows in torch.arange(len(data.values)).split(max(1, CHUNK // sae.d_sae)):
-            feature_acts = sae.encode(data.values[rows])  # [rows, d_sae]
-            out[rows], acts[rows] = sae.decode(feature_acts), feature_acts[:, matched] * size
-            fired += (feature_acts[kept[rows]] > 0).sum(0)
-    live, n_tokens = fired > 0, int(kept.sum())
+        counts = [(sae.encode(data.values[rows[kept[rows]]]) > 0).sum(0) for rows in chunks]
+        fired = torch.stack(counts).sum(0)  # [d_sae], on how many tokens
+        live, n_tokens = fired > 0, int(kept.sum())
+        cosine, matched = metrics.best_match(sae.W_dec, data.directions, live)
+        true_size = data.directions.norm(dim=1)
+        known = (cosine > 0) & (true_size > 0)  # what has no direction, or nobody near it, is not measured
+        size = sae.W_dec.norm(dim=1)[matched] / (sae.scale * true_size)  # to the unit of the strengths
+        for rows in chunks:
+            feature_acts, x = sae.encode(data.values[rows]), data.values[rows]  # [rows, d_sae]
+            out[rows] = sae.decode(feature_acts, x)
+            acts[rows] = feature_acts[:, matched] * size * normalized(x, sae.normalize_activations)[1].gain
     return Recovery(
         mmcs=metrics.mmcs(sae.W_dec, data.directions, live),
         recovered=metrics.recovered(sae.W_dec, data.directions, live),
@@ -73,8 +78,8 @@ def measure_recovery(sae: SAE, data: ToyData) -> Recovery:
         true_l0=metrics.l0(data.acts[kept]),
         explained_variance=metrics.explained_variance(data.values, out, data.position),
         explained_variance_with_first=metrics.explained_variance(data.values, out),
-        dead=metrics.dead_count(fired / n_tokens),
-        shrinkage=metrics.shrinkage(data.acts[kept], acts[kept]),
+        dead=int((fired == 0).sum()),
+        shrinkage=metrics.shrinkage(data.acts[kept][:, known], acts[kept][:, known]),
         relative_reconstruction_bias=metrics.relative_reconstruction_bias(data.values[kept], out[kept]),
         n_tokens=n_tokens,
     )

@@ -61,19 +61,17 @@ def top_contexts(
         acts = torch.cat([sae.encode_one(values[rows], feature) for rows in chunks(len(values), width)])
     acts = torch.where(activations.position > 0, acts, torch.zeros_like(acts))
     group = activations.text_index * 10**7 + torch.cumsum((activations.position == 0).long(), 0)
+    visible = activations.spans[:, 1] > activations.spans[:, 0]
+    places = ((acts > 0) & visible).nonzero()[:, 0]
     shown: list[Context] = []
     taken: list[int] = []
-    for at in acts.argsort(descending=True)[: 50 * n_contexts].tolist():
-        if acts[at] <= 0 or len(shown) == n_contexts:
+    for at in places[acts[places].argsort(descending=True, stable=True)].tolist():
+        if len(shown) >= n_contexts:
             break
-        if any(abs(at - other) <= before for other in taken):
+        if any(abs(at - other) <= max(before, after) and group[at] == group[other] for other in taken):
             continue
         low, high = max(0, at - before), min(len(acts), at + after + 1)
-        inside = [
-            i for i in range(low, high) if group[i] == group[at] and activations.spans[i, 1] > activations.spans[i, 0]
-        ]
-        if at not in inside:
-            continue
+        inside = [i for i in range(low, high) if group[i] == group[at] and visible[i]]
         labels = tuple(activations.labels[i] for i in inside)
         shown.append(Context(labels, tuple(round(float(acts[i]), 4) for i in inside), inside.index(at)))
         taken.append(at)
@@ -83,7 +81,8 @@ def top_contexts(
 def neighbours(sae: SAE, feature: int, n_neighbours: int = 5) -> tuple[tuple[int, float], ...]:
     """The features whose decoder directions are nearest to one's, by cosine, itself left out."""
     sae.check_feature(feature)
-    rows = sae.W_dec / sae.W_dec.norm(dim=1, keepdim=True).clamp_min(1e-12)  # [d_sae, d_in]
+    rows = sae.W_dec.to(torch.promote_types(torch.float32, sae.W_dec.dtype))
+    rows = rows / rows.norm(dim=1, keepdim=True).clamp_min(1e-12)  # [d_sae, d_in]
     cosine = rows @ rows[feature]
     cosine[feature] = -2.0
     top = cosine.topk(min(n_neighbours, sae.d_sae - 1))

@@ -103,7 +103,9 @@ def frequency_histogram(frequency: ArrayLike, n_bins: int = 28, low: float = LEA
 
 def _shares(frequency: ArrayLike) -> np.ndarray:
     """``[d_sae]`` float64 shares, checked; float32 is kept as exact as it is."""
-    shares = np.asarray(frequency.detach().cpu() if isinstance(frequency, torch.Tensor) else frequency, np.float64)
+    shares = np.asarray(
+        frequency.detach().cpu().double() if isinstance(frequency, torch.Tensor) else frequency, np.float64
+    )
     if shares.ndim != 1:
         raise ValueError(f"frequency must be [d_sae], got shape {list(shares.shape)}")
     outside = ~((shares >= 0) & (shares <= 1))

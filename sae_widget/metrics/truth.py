@@ -47,11 +47,18 @@ def best_match(W_dec: torch.Tensor, directions: torch.Tensor, live: torch.Tensor
         numbers = numbers[live.cpu()]
     if not len(numbers):
         return BestMatch(torch.zeros(len(directions)), torch.full((len(directions),), -1))
-    rows = torch.nn.functional.normalize(W_dec.detach()[numbers.to(W_dec.device)], dim=1)  # [n_live, d_in]
-    true = torch.nn.functional.normalize(directions.detach(), dim=1)
+    wide = torch.promote_types(torch.float32, torch.promote_types(W_dec.dtype, directions.dtype))
+    rows = _unit(W_dec.detach()[numbers.to(W_dec.device)].to(wide))  # [n_live, d_in]
+    true = _unit(directions.detach().to(wide))
     found = [(part @ rows.T).max(dim=1) for part in true.split(1024)]
     best = torch.cat([part.indices for part in found])
     return BestMatch(torch.cat([part.values for part in found]), numbers[best.cpu()])
+
+
+def _unit(rows: torch.Tensor) -> torch.Tensor:
+    """``[n, d]`` of norm 1, of however small or large a norm they were; rows of zeros stay."""
+    size = rows.abs().amax(1, keepdim=True)
+    return torch.nn.functional.normalize(rows / torch.where(size > 0, size, torch.ones_like(size)), dim=1)
 
 
 def mmcs(W_dec: torch.Tensor, directions: torch.Tensor, live: torch.Tensor | None = None) -> float:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sae_widget.sae.base import SAE
+from sae_widget.sae.topk import check_k
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +25,7 @@ class BatchTopKSAE(SAE):
         threshold: what ``hidden_pre`` must exceed, at least 0.
 
     Raises:
+        TypeError: a ``k`` that is no whole number.
         ValueError: a ``k`` that is not between 1 and ``d_sae``, a negative threshold, or shapes that do not fit.
     """
 
@@ -39,14 +41,13 @@ class BatchTopKSAE(SAE):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 1 <= self.k <= self.d_sae:
-            raise ValueError(f"k must be between 1 and d_sae ({self.d_sae}), got {self.k}")
+        check_k(self.k, self.d_sae)
         if not self.threshold >= 0:
             raise ValueError(f"threshold must be at least 0, got {self.threshold:g}")
 
     def activate(self, hidden_pre: torch.Tensor) -> torch.Tensor:
         """What exceeds the threshold. ``[pos, d_sae] -> [pos, d_sae]``."""
-        return hidden_pre * (hidden_pre > self.threshold)
+        return hidden_pre.masked_fill(hidden_pre <= self.threshold, 0.0)
 
     def config_fields(self) -> dict[str, Any]:
         """``k``, and that it is not multiplied by the decoder norms (SAELens' name)."""

@@ -23,6 +23,7 @@ class TopKSAE(SAE):
         k: most features that fire on a token; the others are those of ``SAE``.
 
     Raises:
+        TypeError: a ``k`` that is no whole number.
         ValueError: a ``k`` that is not between 1 and ``d_sae``, or shapes that do not fit together.
     """
 
@@ -35,8 +36,7 @@ class TopKSAE(SAE):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 1 <= self.k <= self.d_sae:
-            raise ValueError(f"k must be between 1 and d_sae ({self.d_sae}), got {self.k}")
+        check_k(self.k, self.d_sae)
 
     def activate(self, hidden_pre: torch.Tensor) -> torch.Tensor:
         """Keep the k largest, if positive. ``[pos, d_sae] -> [pos, d_sae]``."""
@@ -52,3 +52,11 @@ class TopKSAE(SAE):
     def config_fields(self) -> dict[str, Any]:
         """``k``, and that it is not multiplied by the decoder norms (SAELens' name)."""
         return {"k": self.k, "rescale_acts_by_decoder_norm": False}
+
+
+def check_k(k: int, d_sae: int) -> None:
+    """Refuse what cannot be a number of features that fire."""
+    if not isinstance(k, int) or isinstance(k, bool):
+        raise TypeError(f"k must be a whole number, got {k!r}")
+    if not 1 <= k <= d_sae:
+        raise ValueError(f"k must be between 1 and d_sae ({d_sae}), got {k}")
