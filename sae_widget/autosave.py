@@ -94,7 +94,9 @@ def load_run(path: Path) -> tuple[SAE, FeatureStats | None]:
         stats = FeatureStats.from_tensors(tensors)
     except KeyError as fault:
         raise SaeFileError(f"the saved statistics in {path} lack {fault}") from fault
-    if stats.frequency.shape != (sae.d_sae,):
+    except (ValueError, RuntimeError) as fault:  # not four numbers
+        raise SaeFileError(f"the saved statistics in {path} are damaged") from fault
+    if any(vector.shape != (sae.d_sae,) for vector in (stats.frequency, stats.mean, stats.max)):
         raise SaeFileError(f"the saved statistics in {path} are not of its {sae.d_sae:,} features")
     return sae, stats
 

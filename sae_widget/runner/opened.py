@@ -12,7 +12,7 @@ import torch
 
 from sae_widget.autosave import load_run
 from sae_widget.checkpoint import SaeFileError
-from sae_widget.checkpoint.base import unreadable
+from sae_widget.checkpoint.base import printable, unreadable
 from sae_widget.runs import EXPLORER, SavedExplorer, read_explorer
 from sae_widget.sae.base import SAE
 
@@ -64,7 +64,7 @@ def typed_folder(typed: str) -> Path:
         raise SaeFileError("Type the folder of a saved SAE first. What is shown is kept.")
     try:
         return Path(typed.strip()).expanduser().absolute()
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         raise unreadable(f"No SAE could be read from {typed.strip()}", "there is no such home folder") from error
 
 
@@ -85,6 +85,7 @@ def _from_python(sae: SAE) -> Opened:
             raise TypeError(f"{name} must be torch.float32 on the CPU, got {tensor.dtype} on {tensor.device}")
         if not torch.isfinite(tensor).all():
             raise ValueError(f"{name} has values that are not finite, so that nothing can be shown of this SAE")
-    release = " ".join(str(sae.metadata[key]) for key in ("release", "sae_id") if sae.metadata.get(key))
+    told = (sae.metadata.get(key) for key in ("release", "sae_id"))
+    release = " ".join(printable(str(part)[:200]) for part in told if part)
     words = f"the SAE {release}" if release else "the SAE from Python"
     return Opened(sae, None, words, f"weights {zlib.crc32(sae.W_dec.detach().contiguous().numpy().data):08x}")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 RUN = "run.json"
 MAX_BYTES = 50_000_000
+MAX_SENTENCE = 10_000
 FORMAT_VERSION = 1
 BEAT = 2.0
 """Seconds between two signs of life in ``run.json``."""
@@ -30,12 +31,12 @@ class RunInfo(BaseModel):
 
     format_version: int = Field(default=FORMAT_VERSION, ge=1)
     state: Literal["running", "finished", "stopped", "failed"] = "running"
-    sentence: str = Field(default="", max_length=10_000)  # how it ended
+    sentence: str = Field(default="", max_length=MAX_SENTENCE)  # how it ended
     step: int = Field(default=0, ge=0)
     total: int = Field(ge=1, le=MAX_STEPS)
     sae_step: int = Field(default=0, ge=0)  # of the SAE that lies in the folder; 0: it is of before this run
-    started: float = 0.0  # seconds since 1970
-    heartbeat: float = 0.0  # the same; it changes every ``BEAT`` seconds while the process lives
+    started: float = Field(default=0.0, allow_inf_nan=False)  # seconds since 1970
+    heartbeat: float = Field(default=0.0, allow_inf_nan=False)  # the same; changes every ``BEAT`` seconds of its life
     pid: int = Field(default=0, ge=0)
     host: str = Field(default="", max_length=1_000)
 

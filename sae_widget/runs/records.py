@@ -26,6 +26,8 @@ FLUSH = 0.3
 """Seconds between two writes."""
 ROW = np.dtype(("<f8", len(NAMES)))
 MAX_HEADER = 4_096
+MOST = 2**53  # of a whole number in a float64
+STEP = NAMES.index("step")
 WHOLE = [NAMES.index(name) for name in ("step", "dead", "tokens")]
 
 
@@ -55,7 +57,9 @@ class RecordWriter:
             self._rewrite()
             return
         rows = self.history.rows[self._written :]
-        with self.path.open("ab") as file:
+        with self.path.open("r+b") as file:
+            file.seek(self._begins + self._written * ROW.itemsize)
+            file.truncate()  # what a full disk has left of an earlier try
             file.write(rows.astype("<f8").tobytes())
         self._written += len(rows)
         self._due = time.monotonic() + FLUSH
@@ -63,9 +67,15 @@ class RecordWriter:
     def _rewrite(self) -> None:
         rows, temporary = self.history.rows, self.path.with_name(f"{self.path.name}.tmp")
         header = {"columns": NAMES, "written": f"{time.time_ns()}-{os.getpid()}"}  # a reader sees that it is another
-        with temporary.open("wb") as file:
-            file.write(json.dumps(header).encode() + b"\n" + rows.astype("<f8").tobytes())
-        temporary.replace(self.path)
+        line = json.dumps(header).encode() + b"\n"
+        try:
+            with temporary.open("wb") as file:
+                file.write(line + rows.astype("<f8").tobytes())
+            temporary.replace(self.path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+        self._begins = len(line)
         self._written, self._thinned = len(rows), self.history.thinned
         self._due = time.monotonic() + FLUSH
 
@@ -96,13 +106,14 @@ class RecordReader:
             fresh = header != self._header
             if fresh:
                 self._check(header)
-                self._header, self._read = header, 0
-            file.seek(len(header) + self._read * ROW.itemsize)
+            read = 0 if fresh else self._read
+            file.seek(len(header) + read * ROW.itemsize)
             content = file.read(CAPACITY * ROW.itemsize)
         rows = np.frombuffer(content[: len(content) // ROW.itemsize * ROW.itemsize], "<f8").reshape(-1, len(NAMES))
-        if not np.isfinite(rows[:, WHOLE]).all() or (rows[:, WHOLE] < 0).any():
+        whole = rows[:, WHOLE]
+        if not ((whole >= 0) & (whole <= MOST) & (whole == np.trunc(whole))).all() or (rows[:, STEP] < 1).any():
             raise unreadable(RECORDS, "it is damaged")
-        self._read += len(rows)
+        self._header, self._read = header, read + len(rows)  # only what is sound counts as read
         return rows.astype(np.float64), fresh
 
     def _check(self, header: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -152,9 +153,12 @@ def write_json(path: Path, content: Any, indent: int | None = None) -> None:
     try:
         temporary.write_text(json.dumps(content, indent=indent), encoding="utf-8")
         temporary.replace(path)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # the latter of a name that no file can have
+        with suppress(OSError, ValueError):
+            temporary.unlink(missing_ok=True)
+        words = (getattr(error, "strerror", None) or str(error)).lower()
         raise SaeFileError(
-            f"{path} could not be written: {(error.strerror or str(error)).lower()}. "
+            f"{path} could not be written: {words}. "
             "The SAE beside it is saved; make room or choose another folder, then save again."
         ) from error
 

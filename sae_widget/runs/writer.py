@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from sae_widget.checkpoint import SaeFileError, save_sae, save_training_state
 from sae_widget.checkpoint.atomic import LOCK as FOLDER_LOCK
-from sae_widget.checkpoint.base import TRAINING, TRAINING_INFO
-from sae_widget.runs.info import BEAT, RUN, RunInfo, read_run
+from sae_widget.checkpoint.base import TRAINING, TRAINING_INFO, printable
+from sae_widget.runs.info import BEAT, MAX_SENTENCE, RUN, RunInfo, read_run
 from sae_widget.runs.records import RECORDS, RecordWriter
 from sae_widget.runs.saved import write_json
 
@@ -59,8 +59,8 @@ class RunWriter:
         whose = {"pid": os.getpid(), "host": platform.node(), "started": time.time()}
         self.info = info.model_copy(update=whose | {"state": "running", "sentence": ""})
         try:
-            self._tell()
             self._records = RecordWriter(folder / RECORDS, history)
+            self._tell()
         except OSError as error:
             self._lock.release()
             raise SaeFileError(f"{folder} could not be written: {(error.strerror or str(error)).lower()}.") from error
@@ -117,7 +117,7 @@ class RunWriter:
         if state == "finished":
             self._try(self._drop_checkpoint)
         shown = {} if sae_step is None else {"sae_step": sae_step}
-        self._tell_softly(state=state, sentence=sentence, **shown)
+        self._tell_softly(state=state, sentence=printable(sentence)[:MAX_SENTENCE], **shown)
         self._lock.release()
 
     def _drop_checkpoint(self) -> None:
