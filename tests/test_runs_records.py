@@ -158,3 +158,12 @@ def test_numbers_that_no_run_has_are_damage_and_a_mended_file_is_read_anew(
             reader.read()
     path.write_bytes(sound)
     assert steps(reader) == ([1, 2], True)
+
+
+def test_a_file_that_somebody_cleared_away_is_written_anew(tmp_path: Path) -> None:
+    kept = history(2)
+    writer = RecordWriter(tmp_path / RECORDS, kept)
+    (tmp_path / RECORDS).unlink()
+    kept.append(step(3))
+    writer.flush()
+    assert steps(RecordReader(tmp_path / RECORDS)) == ([1, 2, 3], True)

@@ -53,7 +53,7 @@ class RecordWriter:
 
     def flush(self) -> None:
         """Write what is not yet written."""
-        if self.history.thinned != self._thinned:
+        if self.history.thinned != self._thinned or not self.path.exists():  # or somebody has cleared it away
             self._rewrite()
             return
         rows = self.history.rows[self._written :]
