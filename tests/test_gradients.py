@@ -147,12 +147,13 @@ class TestGradients:
     @pytest.mark.parametrize("center", [True, False])
     @pytest.mark.parametrize("reduction", ["sum", "mean"])
     @pytest.mark.parametrize("dead", [[], DEAD])
-    @pytest.mark.parametrize("way", ["pairs", "matrices", "numpy"])
+    @pytest.mark.parametrize("way", ["pairs", "matrices", "numpy", "numpy's products"])
     def test_equal_autograd(
         self, architecture: str, center: bool, reduction: str, dead: list[int], way: str, monkeypatch: Any
     ) -> None:
         over_pairs(monkeypatch, way == "pairs")
-        monkeypatch.setattr(small, "SMALL", 2**40 if way == "numpy" else 0)
+        monkeypatch.setattr(small, "SMALL", 2**40 if way.startswith("numpy") else 0)
+        monkeypatch.setattr(small, "numpy_is_faster", lambda *_: way == "numpy's products")
         self.check(architecture, dead, way, center=center, loss_reduction=reduction)
 
     @pytest.mark.parametrize("reduction", ["sum", "mean"])

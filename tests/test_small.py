@@ -14,7 +14,7 @@ from sae_widget.metrics import spread
 from sae_widget.training import Trainer, small
 from sae_widget.training.small import SmallWorkspace
 from sae_widget.training.workspaces import workspace
-from tests.training_runs import RECIPES, finish, generator, over_pairs, small_data
+from tests.training_runs import RECIPES, finish, generator, over_pairs, same_state, small_data
 
 
 def made(batch_size: int = 12, **changes: Any) -> SmallWorkspace:
@@ -55,6 +55,30 @@ class TestWhen:
         assert made(architecture="topk").is_small
         over_pairs(monkeypatch)
         assert not made(architecture="topk").is_small
+
+    @pytest.mark.parametrize("faster", [True, False])
+    def test_the_library_of_the_products_is_kept_with_a_run(
+        self, faster: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        config = RECIPES["standard"].changed(steps=20)
+        monkeypatch.setattr(small, "numpy_is_faster", lambda *_: faster)
+        trainer = Trainer(*small_data(), config)
+        for record in trainer.run():
+            if record.step == 10:
+                break
+        state = trainer.state_dict()
+        finish(trainer)
+        monkeypatch.setattr(small, "numpy_is_faster", lambda *_: not faster)
+        later = Trainer(*small_data(), config)
+        later._engine.work.forward(rows_of(later))  # with the other library, before the state comes
+        later.load_state_dict(state)
+        finish(later)
+        assert later._engine.work.at(later.batch_size).in_numpy is faster  # type: ignore[attr-defined]
+        assert same_state(trainer, later)
+
+
+def rows_of(trainer: Trainer) -> torch.Tensor:
+    return torch.randn(trainer.batch_size, trainer.d_in, generator=generator(2))
 
 
 class TestWhat:

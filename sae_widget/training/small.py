@@ -2,6 +2,7 @@
 
 A call of numpy takes a third of one of torch; a small step makes forty. What it touches is looked up once, into the
 variables of functions, which takes an eighth off a step. The numbers are those of the steps in torch up to rounding.
+The products are in ``blas``.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 
 from sae_widget.metrics import spread
 from sae_widget.training.base import first
+from sae_widget.training.blas import Buffers, by_numpy, by_torch, numpy_is_faster
 from sae_widget.training.dense import DenseWorkspace
 from sae_widget.training.gradients import CANCELS, Losses
 from sae_widget.training.largest import keep_largest, sorting_is_fast
@@ -69,22 +71,23 @@ class Passes:
         self.fires_out = torch.empty_like(self.tensors.acts)  # 1 where a feature fires, 0 elsewhere
         self.fires = self.fires_out.numpy()
         self.ones = np.ones(n, np.float32)
-        self.weights = work._weights(n, 1.0)
+        self.weights, self.in_numpy = work._weights(n, 1.0), bool(work.in_numpy)
+        pre, acts, scratch, error_out, target = self.tensors
+        buffers = Buffers(target, pre, acts, error_out, scratch), work.params, work.grads
+        self.products = (by_numpy(*buffers) if self.in_numpy else None) or by_torch(*buffers)
         self.forward, self.spread, self.backward = self._forward(work), self._spread(), self._backward(work)
 
     def _forward(self, work: SmallWorkspace) -> Callable[[torch.Tensor], tuple[torch.Tensor, float]]:
-        pre, acts, _, error_out, target_out = self.tensors
-        error, target, flat_error = self.error, self.target, self.error.reshape(-1)
-        p, centers, fire = work.params, work.center_input, work.firing(self)
-        b_enc, b_dec, encoder, W_dec = p.b_enc, p.b_dec, p.W_enc.t(), p.W_dec
-        addmm, mm, sub, subtract, dot = torch.addmm, torch.mm, torch.sub, np.subtract, np.dot
+        target_out, error, target, flat_error = self.tensors.target, self.error, self.target, self.error.reshape(-1)
+        b_dec, centers, fire = work.params.b_dec, work.center_input, work.firing(self)
+        encode, decode, sub, subtract, dot = self.products.encode, self.products.decode, torch.sub, np.subtract, np.dot
 
         def forward(x: torch.Tensor) -> tuple[torch.Tensor, float]:
             sub(x, b_dec, out=target_out)
             u = target_out if centers else x
-            addmm(b_enc, u, encoder, out=pre)
+            encode(u)
             fire()
-            mm(acts, W_dec, out=error_out)
+            decode()
             subtract(error, target, error)
             return u, float(dot(flat_error, flat_error))
 
@@ -101,27 +104,26 @@ class Passes:
         return of_target
 
     def _backward(self, work: SmallWorkspace) -> Callable[..., Losses]:
-        acts, scratch_out, error_out = self.tensors.acts, self.tensors.scratch, self.tensors.error
-        acts_t, scratch_t, decoder_t = acts.t(), scratch_out.t(), work.params.W_dec.t()
+        acts, to_decoder, back, to_encoder = self.tensors.acts, *self.products[2:]
         error, scratch, fires, fires_out, ones = self.error, self.scratch, self.fires, self.fires_out, self.ones
         flat_acts, flat_fires = self.acts.reshape(-1), fires.reshape(-1)
         grads, g, encoder, centers = work.grads, Arrays(work.grads), Arrays(work.params).W_enc, work.center_input
-        grad_b_dec, grad_b_enc, grad_W_dec, grad_W_enc = g.b_dec, g.b_enc, grads.W_dec, grads.W_enc
+        grad_b_dec, grad_b_enc = g.b_dec, g.b_enc
         per_error, per_act, twice = *self.weights, np.float32(2.0 * self.weights.error)
-        mm, sign, dot, multiply, add, subtract = torch.mm, torch.sign, np.dot, np.multiply, np.add, np.subtract
+        sign, dot, multiply, add, subtract = torch.sign, np.dot, np.multiply, np.add, np.subtract
 
         def backward(u: torch.Tensor, squared: float, penalty: float, revive: Revival | None) -> Losses:
             sign(acts, out=fires_out)
             fired, sparsity = dot(ones, fires), 0.0
             multiply(error, twice, error)
             dot(ones, error, grad_b_dec)
-            mm(acts_t, error_out, out=grad_W_dec)
-            mm(error_out, decoder_t, out=scratch_out)
+            to_decoder()
+            back()
             if penalty:
                 sparsity = penalty * per_act * float(dot(flat_acts, flat_fires))
                 add(scratch, np.float32(penalty * per_act), scratch)
             multiply(scratch, fires, scratch)
-            mm(scratch_t, u, out=grad_W_enc)
+            to_encoder(u)
             dot(ones, scratch, grad_b_enc)
             if revive is not None:
                 sparsity += revive.add_to(grads)
@@ -164,6 +166,7 @@ class SmallWorkspace(DenseWorkspace):
     """The steps of ``DenseWorkspace``; in numpy while its batches are small."""
 
     is_small = False
+    in_numpy: Any = False  # whether the products of small steps are numpy's
     in_place = False  # whether ``firing`` can write where it reads, and nobody reads ``pre`` afterwards
 
     def resize(self, batch_size: int) -> None:
@@ -179,6 +182,15 @@ class SmallWorkspace(DenseWorkspace):
         self._passes = {}
         super().configure(config, batch_size)
 
+    def fresh(self) -> None:
+        """Set what a new SAE starts with besides its matrices."""
+        super().fresh()
+        in_numpy = self.is_small and numpy_is_faster(self._rows, self.d_in, self.d_sae)
+        # Of a run, and kept with it: products are rounded in other ways.
+        self.memory["in_numpy"] = torch.tensor(float(in_numpy), dtype=torch.float32)
+        if self.device.type == "cpu":
+            self.in_numpy = self.memory["in_numpy"].numpy()  # the same, at less cost
+
     @cached_property
     def norms(self) -> Norms:
         """What is done with them in a small step."""
@@ -187,7 +199,7 @@ class SmallWorkspace(DenseWorkspace):
     def at(self, n: int) -> Passes:
         """The passes of ``n`` rows."""
         found = self._passes.get(n)
-        if found is None:
+        if found is None or found.in_numpy != self.in_numpy:  # a run that goes on may have begun elsewhere
             found = self._passes[n] = Passes(self, n)
         return found
 

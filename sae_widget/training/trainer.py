@@ -263,7 +263,7 @@ def _size(d_in: int, batch_size: int, config: TrainConfig) -> tuple[int, int, in
     return d_in, config.d_sae, batch_size, config.architecture, config.wanted_k
 
 
-WAYS = ("memory.divides", "memory.multiplies", "memory.pays", "memory.share")
+WAYS = ("memory.divides", "memory.in_numpy", "memory.multiplies", "memory.pays", "memory.share")
 """Names in a state: by which of two ways to the same result a step goes."""
 
 
