@@ -146,7 +146,7 @@ class TestGradients:
     @pytest.mark.parametrize("architecture", sorted(REGISTRY))
     @pytest.mark.parametrize("center", [True, False])
     @pytest.mark.parametrize("reduction", ["sum", "mean"])
-    @pytest.mark.parametrize("dead", [[], DEAD])
+    @pytest.mark.parametrize("dead", [[], DEAD[:3], DEAD], ids=["none dead", "few dead", "more dead than d_in / 2"])
     @pytest.mark.parametrize("way", ["pairs", "matrices", "numpy", "numpy's products"])
     def test_equal_autograd(
         self, architecture: str, center: bool, reduction: str, dead: list[int], way: str, monkeypatch: Any

@@ -87,14 +87,27 @@ class TestWhen:
             interval,
         ]
 
-    def test_with_a_dead_feature_topk_goes_step_by_step(self) -> None:
+    def test_a_group_ends_where_a_feature_may_die(self) -> None:
         trainer = made("topk", steps=2000)
         assert at_once(trainer) > 1
         engine = trainer._engine
         engine.since[3] = engine.dead_after - 1 - 2 * 16
         assert several.steps_at_once(engine, several.MOST_STEPS) == 3
-        engine.since[3] = engine.dead_after
-        assert several.steps_at_once(engine, several.MOST_STEPS) == 0
+        engine.since[3] = engine.dead_after - 1
+        assert several.steps_at_once(engine, several.MOST_STEPS) == 1
+        engine.since[3] = engine.dead_after  # dead in all of them
+        assert several.steps_at_once(engine, several.MOST_STEPS) == several.MOST_STEPS
+        engine.since[5] = engine.dead_after - 17
+        assert several.steps_at_once(engine, several.MOST_STEPS) == 2
+        engine.since.fill_(engine.dead_after)
+        assert several.steps_at_once(engine, several.MOST_STEPS) == several.MOST_STEPS
+
+    def test_with_more_dead_features_than_are_revived_each_step_chooses(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        trainer = made("topk", steps=2000)
+        assert at_once(trainer) > 1
+        trainer._engine.since[:5] = trainer._engine.dead_after
+        monkeypatch.setattr(several, "MOST_REVIVED", 4)
+        assert several.steps_at_once(trainer._engine, several.MOST_STEPS) == 0
 
 
 class TestNobodyCanTell:
@@ -133,6 +146,31 @@ class TestNobodyCanTell:
         records = finish(together)
         assert max(record.dead for record in records) > 0
         assert untimed(records) == untimed(one_by_one(alone))
+
+    def test_a_group_ends_where_a_dead_feature_fires(self, one_by_one: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        cuts, begin = [], Several._begin
+
+        def noted(self: Several, engine: Engine, count: int) -> None:
+            begin(self, engine, count)
+            asleep = [] if self.revived is None else self.revived.tolist()
+            fired = [[on for on in asleep if done.losses.fired[on] > 0] for done in self.done]
+            assert not any(fired[:-1]) and self.cut == bool(fired[-1] and len(self.records) < count)
+            cuts.append((count, len(self.records)))
+
+        monkeypatch.setattr(Several, "_begin", noted)
+        values, position, _ = ladder(2000)
+        config = TrainConfig(architecture="topk", d_sae=256, k=4, steps=600, batch_size=64)
+        together, alone, looked = (Trainer(values, position, config) for _ in range(3))
+        records = finish(together)
+        assert sum(done < count for count, done in cuts) > 2
+        asked = [count for count, _ in cuts]
+        assert any(after == done for (count, done), after in zip(cuts, asked[1:], strict=False) if done < count)
+        assert untimed(records) == untimed(one_by_one(alone))
+        assert same_state(together, alone)
+        for record in looked.run():
+            if record.step % 5 == 0:
+                looked.sae()
+        assert same_state(looked, alone)
 
     @pytest.mark.parametrize("recipe", ["standard", "topk"])
     def test_whoever_looks_sees_the_weights_of_the_last_record(self, recipe: str, one_by_one: Any) -> None:

@@ -28,6 +28,8 @@ class Ahead:
         TrainingFault: the very first of the epochs is not finite; nothing of it was applied.
     """
 
+    cut = False  # whether what comes together is fewer than asked for
+
     def __init__(self, engine: Engine) -> None:
         began = time.perf_counter()
         self.engine, self.step, self.tokens = engine, engine.step, engine.tokens

@@ -185,7 +185,7 @@ class Engine:
         n, x = x.shape[0], self.mesh.part(x)  # of the batch; this process's rows
         work.forward(x)
         share, with_first = self._shares(x, n)
-        losses = work.backward(x, self.pressure.on(schedule.penalty(config, step)), self._dead_features())
+        losses = work.backward(x, self.pressure.on(schedule.penalty(config, step)), self.dead_features())
         losses = self._joint(losses, x.shape[0], n)
         if config.unit_norm_decoder:
             work.keep_norms()
@@ -318,7 +318,8 @@ class Engine:
             return int((self.since >= after).sum())
         return int(np.count_nonzero(self._since >= after))
 
-    def _dead_features(self) -> torch.Tensor | None:
+    def dead_features(self) -> torch.Tensor | None:
+        """Numbers of those that the next step revives, None if there are none."""
         if not self.work.kind.revives_dead or self.n_dead == 0:
             return None
         dead = (self.since >= self.dead_after).nonzero()[:, 0]

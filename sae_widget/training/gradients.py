@@ -199,8 +199,12 @@ class Workspace:
             return None
         n = len(x)
         rows, pre = self.params.W_dec[dead], self.pre[:n, dead].float()  # [n_dead, d_in], [batch, n_dead]
-        values, indices = pre.topk(min(len(dead), max(1, self.d_in // 2)), dim=-1, sorted=False)
-        acts = torch.zeros_like(pre).scatter_(-1, indices, values.clamp_min_(0.0))
+        strongest = max(1, self.d_in // 2)
+        if len(dead) > strongest:
+            values, indices = pre.topk(strongest, dim=-1, sorted=False)
+            acts = torch.zeros_like(pre).scatter_(-1, indices, values.clamp_min_(0.0))
+        else:
+            acts = pre.clamp_min_(0.0)
         missing = torch.addmm(first(self.error, n), acts, rows)  # e_hat - e, with e = -error; [batch, d_in]
         weight = AUX_COEFFICIENT * per_error
         loss = weight * float(torch.dot(missing.view(-1), missing.view(-1)))

@@ -18,6 +18,7 @@ import torch
 from sae_widget.metrics import variance_share
 from sae_widget.training import schedule
 from sae_widget.training.base import Applied, TrainingFault
+from sae_widget.training.engine import MOST_REVIVED
 from sae_widget.training.original import tokens_since_fired
 from sae_widget.training.small import SmallWorkspace
 
@@ -35,6 +36,8 @@ class Several:
 
     ``step`` and ``tokens`` are those of the last record that was handed out; ``settle`` brings the engine there.
 
+    A group is shorter than asked for (``cut``) where a dead feature fires: it is no longer revived in the step behind.
+
     Args:
         engine: what is trained.
         count: how many steps, at most ``steps_at_once``.
@@ -51,6 +54,7 @@ class Several:
         began = time.perf_counter()
         self.engine, self.step, self.tokens = engine, engine.step, engine.tokens
         self.before, self.measured = [vector.clone() for vector in _vectors(engine)], engine.measured
+        self.revived = engine.dead_features()
         self.batches = engine.next_batch(count).split(engine.feed.batch_size)
         self.done: list[Applied] = []
         self.fault: TrainingFault | None = None
@@ -61,6 +65,7 @@ class Several:
             self._restore()
             engine.feed.undo(len(self.batches))
             raise
+        self.cut = len(self.done) < len(self.batches)
         engine.feed.undo(len(self.batches) - len(self.done))
 
     def settle(self) -> None:
@@ -93,13 +98,14 @@ class Several:
         engine, config, n = self.engine, self.engine.config, self.engine.feed.batch_size
         work = cast("SmallWorkspace", engine.work)
         at, norms, adam, keeps = work.at(n), work.norms, engine.adam, config.unit_norm_decoder
-        most = config.max_grad_norm or sys.float_info.max
+        most, revived = config.max_grad_norm or sys.float_info.max, self.revived
+        places = None if revived is None else revived.numpy()
         self.done = []
         for step, x in enumerate(self.batches[:count], engine.step + 1):
             rate = schedule.learning_rate(config, step)
             u, squared = at.forward(x)
             share = variance_share(squared, *at.spread(x))
-            losses = at.backward(u, squared, schedule.penalty(config, step), None)
+            losses = at.backward(u, squared, schedule.penalty(config, step), work.revive(revived, at, x))
             if keeps:
                 norms.keep()
             norm = norms.of_gradient()
@@ -108,6 +114,8 @@ class Several:
             if keeps:
                 norms.make_one()
             self.done.append(Applied(n, rate, losses, share, None))
+            if places is not None and losses.fired.numpy()[places].any():
+                break
 
     def _restore(self) -> None:
         """Take all steps back."""
@@ -143,7 +151,13 @@ def steps_at_once(engine: Engine, most: int) -> int:
         return 0
     most = min(most, NUMBERS // (feed.batch_size * work.d_in), feed.left())
     most = min(most, engine.until_measured(engine.step + 1, feed.batch_size))
-    if work.kind.revives_dead:  # none may be dead in any of them
-        room = engine.dead_after - 1 - int(engine.since.max())
-        most = min(most, room // feed.batch_size + 1) if room >= 0 else 0
-    return most
+    return min(most, _until_one_dies(engine)) if work.kind.revives_dead else most
+
+
+def _until_one_dies(engine: Engine) -> int:
+    """Steps in which no other features can be dead than now, as far as is known beforehand."""
+    since, after = engine.since.numpy(), engine.dead_after
+    living = since[since < after]
+    if len(since) - len(living) > MOST_REVIVED:  # each step chooses among them
+        return 0
+    return (after - 1 - int(living.max())) // engine.feed.batch_size + 1 if len(living) else MOST_STEPS

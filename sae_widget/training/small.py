@@ -15,9 +15,9 @@ import torch
 
 from sae_widget.metrics import spread
 from sae_widget.training.base import first
-from sae_widget.training.blas import Buffers, by_numpy, by_torch, numpy_is_faster
+from sae_widget.training.blas import ALONE, Buffers, by_numpy, by_torch, numpy_is_faster
 from sae_widget.training.dense import DenseWorkspace
-from sae_widget.training.gradients import CANCELS, Losses
+from sae_widget.training.gradients import AUX_COEFFICIENT, CANCELS, Losses, Revival
 from sae_widget.training.largest import keep_largest, sorting_is_fast
 from sae_widget.training.rare import ReLUWorkspace
 from sae_widget.training.topk import TopKWorkspace
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from sae_widget.config import TrainConfig
     from sae_widget.training.base import Flat
-    from sae_widget.training.gradients import Revival
 
 row_dots: Any = getattr(np, "vecdot", partial(np.einsum, "ij,ij->i"))  # numpy has it since 2.0
 TINY = np.float32(1e-12)
@@ -223,8 +222,27 @@ class SmallWorkspace(DenseWorkspace):
         if not self.is_small:
             return super().backward(x, penalty, dead)
         at = self.at(x.shape[0])
-        revive = None if dead is None else self._revive(dead, x, at.weights.error)
-        return at.backward(self.u, self._squared, penalty, revive)
+        return at.backward(self.u, self._squared, penalty, self.revive(dead, at, x))
+
+    def revive(self, dead: torch.Tensor | None, at: Passes, x: torch.Tensor) -> Revival | None:
+        """``_revive`` of the rows of the last small ``forward``, before ``backward``."""
+        if dead is None or not len(dead):
+            return None
+        n, places = len(x), dead.numpy()
+        if len(dead) > max(1, self.d_in // 2) or n * len(dead) * self.d_in > ALONE:  # else all are the strongest
+            return self._revive(dead, x, at.weights.error)
+        rows, weight = Arrays(self.params).W_dec.take(places, 0), AUX_COEFFICIENT * at.weights.error
+        acts = np.maximum(at.pre.take(places, 1), np.float32(0))  # [n, n_dead]
+        missing = np.matmul(acts, rows)
+        missing += at.error
+        flat = missing.reshape(-1)
+        loss = weight * float(np.dot(flat, flat))
+        missing *= np.float32(2.0 * weight)
+        grad_pre = np.matmul(missing, rows.T)
+        grad_pre *= acts > 0
+        u = at.target if self.center_input else x.numpy()
+        grads = np.matmul(acts.T, missing), np.matmul(grad_pre.T, u), np.dot(at.ones, grad_pre)
+        return Revival(dead, loss, *map(torch.from_numpy, grads))
 
     def gradient_norm(self) -> float:
         """Of all gradients together."""

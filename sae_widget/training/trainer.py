@@ -229,6 +229,8 @@ class Trainer:
         """A few steps at once; whoever looks at the weights in between sees those of the record."""
         with finish_first(), torch.no_grad(), self._threads():
             self._ahead = ahead = begin()
+        if ahead.cut:
+            self._group = len(ahead.records)
         for record in ahead.records:
             ahead.step, ahead.tokens = record.step, record.tokens
             yield record
