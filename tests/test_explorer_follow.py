@@ -65,7 +65,7 @@ def test_a_training_of_another_process_is_seen_live(explorer, running, tmp_path:
     explorer.read("A text of mine.")  # which can be read meanwhile
     until(lambda: explorer.activations.texts == ("A text of mine.",))
     explorer.selected_feature = 3
-    until(lambda: state.card is not None and state.card.feature == 3)
+    until(lambda: state.card is not None and (state.card.feature, state.card.key) == (3, explorer.features.key))
     explorer.pause()
     explorer.train()
     until(lambda: len(explorer.history) > records + 500)  # neither stops anything
@@ -81,9 +81,11 @@ def test_a_training_of_another_process_is_seen_live(explorer, running, tmp_path:
     assert (state.status.phase, state.status.trouble, state.status.step) == ("ready", False, step)
     assert explorer.history.last.step == step
     assert torch.equal(explorer.sae.W_enc, load_sae(out).W_enc)
+    assert (state.card.key, state.card.version) == (explorer.features.key, explorer.features.version)
     explorer.set(steps=20)
     explorer.train(blocking=True)  # nothing of it is left in the way
     assert explorer.status.startswith("Trained 20 steps") and explorer.history.last.step == 20
+    assert (state.card.feature, state.card.key) == (3, explorer.features.key)
 
 
 def test_a_process_that_dies_is_noticed(explorer, running, tmp_path: Path, monkeypatch) -> None:

@@ -10,12 +10,12 @@ import torch
 from sae_widget.activations.base import ModelLoadError
 from sae_widget.autosave import saved_runs
 from sae_widget.config import TrainConfig
-from sae_widget.features import feature_stats
+from sae_widget.features import feature_stats, top_contexts
 from sae_widget.runner import job
 from sae_widget.runner.desk import Desk
 from sae_widget.training import Trainer
 from sae_widget.training.gradients import Workspace
-from tests.running import QUICK, TEXT, train, until, weights
+from tests.running import ENDLESS, QUICK, TEXT, begin, train, until, weights
 
 
 def test_a_text_is_read_and_a_model_without_sae_says_what_to_do(start):
@@ -343,6 +343,37 @@ def test_the_card_has_contexts_and_neighbours(start):
     assert card.contexts
     assert all(c.acts[c.centre] > 0 for c in card.contexts)
     assert len(card.neighbours) == 5
+
+
+def test_a_feature_that_stays_selected_has_the_card_of_what_is_trained(start):
+    state, runner = start()
+    train(runner)
+    state.selected = 5
+    assert runner.wait(30)
+    first = state.card
+    train(runner)  # another SAE, and nobody clicks
+    card, features = state.card, state.features
+    assert (
+        (card.feature, card.key, card.version) == (5, features.key, features.version) != (5, first.key, first.version)
+    )
+    assert card.contexts == top_contexts(features.sae, runner.desk.corpus, 5)
+
+
+@pytest.mark.parametrize("end", ["pause", "stop"])
+def test_the_card_of_a_selected_feature_comes_while_a_training_goes_on(start, end):
+    state, runner = start()
+    train(runner)
+    state.selected = 5
+    assert runner.wait(30)
+    before, state.settings = state.card.key, ENDLESS
+    begin(state, runner)
+    until(lambda: state.card.key == state.features.key != before)
+    assert state.status.phase == "training"
+    version = state.features.version
+    until(lambda: state.features.version > version)
+    runner.command(end)
+    assert runner.wait(30)
+    assert (state.card.key, state.card.version) == (state.features.key, state.features.version)
 
 
 def test_closing_stops_the_threads_and_saves_nothing_half(start):

@@ -42,6 +42,7 @@ class TrainingLoop(Loop):
         self._unsaved = ""
         self._began = False  # whether the job has a trainer of its own; while it reads, the desk holds the last run's
         self._halved = False
+        self._card_of = ""  # the key of the SAE of which a feature's card was made last
         super().__init__(state, polled=polled)
 
     def _do_job(self) -> None:
@@ -59,6 +60,7 @@ class TrainingLoop(Loop):
             self._fault(str(fault), "chart")
             return
         self._job = None
+        self._look_for_examples()
 
     def _training(self, *, go_on: bool = False, start: SAE | None = None) -> Generator[None, None, None]:
         """The training as a sequence of short pieces of work; pausing is not asking for the next.
@@ -180,7 +182,8 @@ class TrainingLoop(Loop):
     def _show_features(self) -> None:
         self.publisher.post(features=self.desk.features(), history_tick=len(self._history or ()))
         self._show_predictions()
-        if self._job is None or self._paused:
+        shown = self.desk.shown
+        if self._job is None or self._paused or (shown is not None and shown.key != self._card_of):
             self._look_for_examples()
 
     def _look_for_examples(self) -> None:
@@ -224,6 +227,7 @@ class TrainingLoop(Loop):
 
     def _end_job(self) -> None:
         super()._end_job()
+        self._look_for_examples()
         if self._began:
             self._look_at_predictions()
         self._show_training(final=True)

@@ -144,7 +144,9 @@ class Runner(OpeningLoop):
             if self.desk.predictions is None:
                 self._look_at_predictions()  # its texts are there
         began = time.monotonic()
-        self.publisher.post(card=self.desk.card(feature))
+        card = self.desk.card(feature)
+        self._card_of = card.key
+        self.publisher.post(card=card)
         if self._job is not None and not self._paused:
             now = time.monotonic()
             self._next_card = now + CARD_SHARE * (now - began)
