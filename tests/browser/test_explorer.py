@@ -128,6 +128,16 @@ explorer.state.features = replace(
 """
 
 
+def test_a_feature_that_stays_selected_keeps_its_card_through_a_training(opened: ExplorerPage) -> None:
+    feature = opened.click_bar(2)
+    opened.trained()
+    opened.nb.page.wait_for_function(
+        "(card) => card.textContent.includes('Nearest features') && !card.textContent.includes('Looking where')",
+        arg=opened.pane("card").element_handle(),
+    )
+    opened.wait_selected(feature)
+
+
 def test_a_dense_feature_is_hidden_until_it_is_asked_for(lab: Lab) -> None:
     nb = lab.open([cell("")], height=1900)
     nb.run_cell(0)
