@@ -83,15 +83,16 @@ def test_what_cannot_be_cut_is_left_to_torch() -> None:
     assert not numpy_is_faster(prime, 32, 64)
 
 
-@pytest.mark.parametrize(("slow", "wanted"), [("torch", True), ("numpy", False)])
-def test_the_faster_one_is_taken(slow: str, wanted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("ratio", "wanted"), [(1.4, True), (1.2, False), (0.8, False)])
+def test_numpy_is_taken_where_it_is_clearly_faster(ratio: float, wanted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the choice hung on noise, a run and its repetition would not round alike: one seed, two SAEs."""
     threads, before = [], torch.get_num_threads()
 
     def measured(*ways: partial) -> list[float]:
         threads.append(torch.get_num_threads())
         for way in ways:
             way()  # what is measured can be done
-        return [1.2, 1.0] if slow == "torch" else [1.0, 1.0]
+        return [ratio, 1.0]
 
     monkeypatch.setattr(blas, "seconds_of", measured)
     numpy_is_faster.cache_clear()

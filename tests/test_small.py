@@ -76,6 +76,12 @@ class TestWhen:
         assert later._engine.work.at(later.batch_size).in_numpy is faster  # type: ignore[attr-defined]
         assert same_state(trainer, later)
 
+    @pytest.mark.parametrize("given", [0.0, 1.0, 0.5, float("nan")])
+    def test_passes_are_made_once_whatever_a_state_brings(self, given: float) -> None:
+        work = made()
+        work.memory["in_numpy"].fill_(given)
+        assert work.at(12) is work.at(12) and work.at(12).in_numpy is bool(given)
+
 
 def rows_of(trainer: Trainer) -> torch.Tensor:
     return torch.randn(trainer.batch_size, trainer.d_in, generator=generator(2))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 ALONE = 250_000  # multiplications of a product: numpy's is then done in the calling thread
 LARGEST = 2**22  # multiplications: with more, torch takes several threads where they are faster
-FASTER = 1.1  # so much faster numpy must be: near 1 the choice would hang on noise
+FASTER = 1.3  # so much faster numpy must be: with vectors of one width it was up to 1.16, now and then
 
 
 class Buffers(NamedTuple):

@@ -198,7 +198,7 @@ class SmallWorkspace(DenseWorkspace):
     def at(self, n: int) -> Passes:
         """The passes of ``n`` rows."""
         found = self._passes.get(n)
-        if found is None or found.in_numpy != self.in_numpy:  # a run that goes on may have begun elsewhere
+        if found is None or found.in_numpy != bool(self.in_numpy):  # a run that goes on may have begun elsewhere
             found = self._passes[n] = Passes(self, n)
         return found
 
