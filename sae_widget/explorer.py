@@ -214,10 +214,12 @@ class SuperpositionExplorer(W.VBox):
 
         Raises:
             TypeError: a feature that is no whole number, a name that is no string.
-            ValueError: a feature that the SAE does not have.
+            ValueError: a feature that the SAE does not have, or there is no SAE yet.
         """
         self._open()
         feature = self._checked_feature("feature", feature)
+        if self.sae is None:
+            raise ValueError("there is no SAE yet whose features could be named: train or show one first")
         if not isinstance(name, str):
             raise TypeError(f"name must be a string, got {name!r}")
         name = clean_name(name)
@@ -252,7 +254,7 @@ class SuperpositionExplorer(W.VBox):
         explorer = cls(**(inputs_of.known_here(saved.inputs) if saved else inputs_of.for_sae(opened.sae)))
         if saved is not None:
             explorer.state.selected = saved.selected if (saved.selected or 0) < opened.sae.d_sae else None
-        explorer._runner.open(replace(opened, anyway=anyway))
+        explorer._runner.open(replace(opened, anyway=anyway, selected=explorer.state.selected))
         return explorer
 
     def show(self, sae: SAE | str | os.PathLike[str], *, anyway: bool = False) -> None:

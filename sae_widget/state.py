@@ -85,6 +85,7 @@ class ExplorerState(HasTraits):
     )
     unmeasured = Unicode(help="why it is not known what the model loses with the SAE that is shown, when it cannot be")
     history = Instance("sae_widget.training.History", allow_none=True)
+    history_of = Unicode(help="the key that ``features`` have when they are of the SAE whose training that is")
     history_tick = Int(0, help="rises when the history has grown")
     status = Instance(Status, ())
     faults = Dict(help="pane name -> a sentence on what went wrong there; 'folder': with the one that was typed")

@@ -256,6 +256,25 @@ def test_save_and_load(make, tmp_path):
     again.close()
 
 
+def test_a_selection_is_there_after_loading_whatever_was_shown_first(make, tmp_path):
+    """The bundled SAE of 1,024 features is shown until the one of the folder is read."""
+    explorer = make(model="bundled", layer=4, d_sae=1500, steps=5)
+    explorer.train(blocking=True)
+    explorer.selected_feature = 1400
+    explorer.save(tmp_path / "wide")
+    again = SuperpositionExplorer.load(tmp_path / "wide")
+    try:
+        assert again.wait(60)
+        assert again.selected_feature == again.state.card.feature == 1400
+    finally:
+        again.close()
+
+
+def test_without_an_sae_there_is_nothing_to_name(make):
+    with pytest.raises(ValueError, match="there is no SAE yet whose features could be named"):
+        make().name_feature(3, "vowels")
+
+
 def test_what_is_shown_is_saved_and_not_what_the_form_holds(make, tmp_path):
     """During a run the form may hold a place and a text that were refused."""
     explorer = make()

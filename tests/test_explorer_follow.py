@@ -88,6 +88,21 @@ def test_a_training_of_another_process_is_seen_live(explorer, running, tmp_path:
     assert (state.card.feature, state.card.key) == (3, explorer.features.key)
 
 
+def test_what_is_followed_no_more_is_measured_and_a_text_offers_nothing_meanwhile(explorer, running, tmp_path) -> None:
+    explorer.train(blocking=True)  # something to restore
+    out = tmp_path / "run"
+    running(out)
+    explorer.follow(out)
+    until(lambda: explorer.features is not None and "the SAE of run" in explorer.features.source)
+    explorer.read("A text of mine.")
+    until(lambda: explorer.activations.texts == ("A text of mine.",))
+    assert explorer.state.offers == ()
+    explorer.stop()
+    assert explorer.wait(60)
+    assert explorer.status.startswith("run is no longer followed")
+    assert explorer.fidelity is not None
+
+
 def test_a_process_that_dies_is_noticed(explorer, running, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(watch, "GONE", 0.3)
     out = tmp_path / "run"
@@ -127,6 +142,21 @@ def finished(tiny_gpt2_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     out = tmp_path_factory.mktemp("finished") / "run"
     assert main(command(tiny_gpt2_dir, out, "--steps", "40", "--text", "It was the best of times. " * 30)[2:]) == 0
     return out
+
+
+def test_a_run_that_goes_on_after_another_was_followed_has_its_own_history(explorer, finished: Path) -> None:
+    explorer.train(blocking=True)
+    assert explorer.state.history_of == explorer.features.key
+    explorer.follow(finished)
+    assert explorer.wait(60)
+    assert len(explorer.history) == 40 and explorer.state.history_of == str(finished)
+    explorer.state.layer = 2
+    assert explorer.wait(60)
+    assert explorer.features.source.startswith("your SAE") and explorer.state.history_of != explorer.features.key
+    explorer.resume()
+    assert explorer.wait(60)
+    assert [record.step for record in explorer.history] == list(range(1, len(explorer.history) + 1))
+    assert len(explorer.history) > 50 and explorer.state.history_of == explorer.features.key
 
 
 def test_a_finished_run_is_shown_as_load_shows_it(explorer, finished: Path) -> None:

@@ -374,6 +374,16 @@ def test_continue_trains_it_further_and_reset_takes_it_back(explorer):
     assert explorer.sae is start and explorer.state.history is None
 
 
+def test_names_stay_with_features_that_are_trained_further(explorer):
+    show(explorer, StandardSAE(**tensors(), apply_b_dec_to_input=False))
+    explorer.name_feature(7, "times")
+    explorer.set(steps=20)
+    explorer.resume()
+    assert explorer.wait(60)
+    assert explorer.features.source == "your SAE, after block 1, step 20"
+    assert explorer.state.feature_names == {7: "times"}
+
+
 def test_continue_says_why_it_cannot(explorer):
     show(explorer, StandardSAE(**tensors(), normalize_activations="layer_norm"))
     explorer.resume()

@@ -189,3 +189,25 @@ def test_statistics_are_of_the_corpus_that_was_trained_on(start):
     runner.command("resume")
     assert runner.wait(60)
     assert state.features.stats.n_tokens == n_tokens
+
+
+@pytest.mark.parametrize("selected", ["before", "after"])
+def test_a_card_does_not_look_for_examples_while_the_reading_pauses(start, held, selected):
+    hold, go = held
+    state, runner = start(model="bundled", corpus_tokens=600)
+    hold(runner)
+    runner.command("train")
+    until(lambda: state.status.phase == "reading")
+    if selected == "before":
+        state.selected = 3
+    runner.command("pause")
+    until(lambda: state.status.phase == "paused")
+    state.selected = 3
+    assert runner.wait(30)
+    assert (state.card.feature, state.card.key, state.card.contexts) == (3, state.features.key, None)
+    assert state.faults == {"card": "Its examples are looked for when the training goes on or ends."}
+    go.set()
+    runner.command("resume")
+    assert runner.wait(60)
+    assert state.card.key == state.features.key == runner.desk.run
+    assert state.card.contexts is not None and state.faults == {}

@@ -108,6 +108,28 @@ def test_of_two_that_wait_the_last_one_is_meant(start: Start) -> None:
     assert state.features is shown and state.status.message == NONE
 
 
+def test_another_wish_that_is_refused_ends_the_question(start: Start) -> None:
+    state, runner = start()
+    runner.open(opened_from(an_sae(3, model_name="one")))
+    assert runner.wait(60)
+    assert state.offers == ("load_anyway", "keep")
+    runner.open(opened_from(StandardSAE(**tensors(d_in=D_IN + 1))))
+    assert runner.wait(60)
+    assert "it cannot be shown there" in state.status.message and state.offers == ()
+    do(runner, "load_anyway")
+    assert state.features is None and state.status.message == NONE
+
+
+def test_a_question_is_not_asked_below_a_sentence_about_another_folder(start: Start) -> None:
+    state, runner = start()
+    state.folder = "/no/such/folder"
+    do(runner, "show")
+    assert "/no/such/folder" in state.faults["folder"]
+    runner.open(opened_from(an_sae(3, model_name="one")))
+    assert runner.wait(60)
+    assert state.offers == ("load_anyway", "keep") and state.faults == {}
+
+
 def test_what_waits_is_there_when_its_folder_is_gone(start: Start, tmp_path: Path) -> None:
     folder = published(tmp_path / "sae", model_name="gpt2-small")
     state, runner = start(folder=str(folder))

@@ -1,10 +1,14 @@
 """The runner between places and runs: examples, continued runs and settings belong to the SAE that is shown."""
 
+import threading
+
 import torch
 
+from sae_widget.activations.base import ModelLoadError
 from sae_widget.autosave import saved_runs
 from sae_widget.config import TrainConfig
 from sae_widget.features import top_contexts
+from sae_widget.training import TrainingFault
 from tests.running import ENDLESS, QUICK, begin, train, until, weights
 
 
@@ -132,3 +136,85 @@ def test_live_settings_leave_what_an_sae_is():
     made = config.with_live(wanted)
     assert (made.architecture, made.d_sae, made.seed) == (config.architecture, config.d_sae, config.seed)
     assert (made.k, made.learning_rate, made.steps) == (7, 3e-4, 9)
+
+
+def test_a_corpus_that_is_there_after_all_gives_what_the_last_one_did_not(start, tmp_path):
+    state, runner = start(model="bundled", corpus="/no/such/folder", corpus_tokens=600)
+    look(state, runner, 5)
+    assert list(state.faults) == ["card"] and state.fidelity is None
+    (tmp_path / "corpus.txt").write_text("A quick brown fox jumps over the lazy dog. " * 60)
+    state.corpus = str(tmp_path / "corpus.txt")
+    assert runner.wait(60)
+    assert state.faults == {} and state.card.contexts is not None and state.fidelity is not None
+
+
+def test_without_a_selected_feature_nothing_is_said_of_its_examples(start):
+    state, runner = start(model="bundled", corpus="/no/such/folder")
+    look(state, runner, 5)
+    state.selected = None
+    assert runner.wait(30)
+    assert state.faults == {}
+
+
+def test_what_is_restored_after_a_reset_is_what_the_next_reset_goes_back_to(start):
+    state, runner = start()
+    train(runner)
+    for command in ("reset", "restore"):
+        runner.command(command)
+        assert runner.wait(30)
+    restored = state.features.sae
+    assert state.fidelity is not None and not state.unmeasured
+    train(runner)
+    runner.command("reset")
+    assert runner.wait(30)
+    assert state.features.sae is restored
+
+
+def test_reset_takes_away_what_was_said_of_the_training(start):
+    state, runner = start(settings=ENDLESS)
+    begin(state, runner)
+    fault = TrainingFault(runner.desk.trainer.step + 1, 1e-3, "loss", float("nan"))
+    runner.desk.trainer._engine.advance = lambda *_: (_ for _ in ()).throw(fault)
+    assert runner.wait(30)
+    assert list(state.faults) == ["chart"]
+    runner.command("reset")
+    assert runner.wait(30)
+    assert state.faults == {} and (state.history, state.history_of) == (None, "")
+
+
+def test_a_model_whose_text_cannot_be_read_has_nothing_of_the_last_one(start):
+    state, runner = start()
+    train(runner)
+    assert state.fidelity is not None
+    state.text, state.model = "", "bundled"
+    assert runner.wait(60)
+    assert "0 tokens" in state.status.message and state.language_model.name == "bundled"
+    assert (state.activations, state.features, state.fidelity, state.offers) == (None, None, None, ())
+
+
+def test_a_training_that_follows_a_loading_at_once_offers_no_end_of_it(start):
+    state, runner = start()
+    state.model = "bundled"
+    runner.command("train")
+    assert runner.wait(60)
+    assert state.offers == () and state.status.message.startswith("Trained 60 steps.")
+
+
+def test_a_text_that_is_read_meanwhile_does_not_end_the_loading(start, monkeypatch):
+    state, runner = start()
+    go_on = threading.Event()
+
+    def slow(name, *, progress, cancel):
+        assert go_on.wait(20)
+        raise ModelLoadError(f"{name} is not there.")
+
+    monkeypatch.setattr("sae_widget.runner.loading.load_model", slow)
+    state.model = "gpt2"
+    until(lambda: state.offers == ("cancel",))
+    state.text = "Another text."
+    until(lambda: state.activations.texts == ("Another text.",))
+    until(lambda: state.status.phase != "reading")
+    assert (state.status.phase, state.status.message, state.offers) == ("loading", "Loading gpt2", ("cancel",))
+    go_on.set()
+    assert runner.wait(30)
+    assert state.offers == ("retry",)

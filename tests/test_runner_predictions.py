@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import asdict, replace
 
@@ -155,3 +156,47 @@ def test_a_person_does_not_wait_for_it(start, tmp_path, monkeypatch):
     assert runner.wait(60)
     assert state.fidelity.n_tokens > 100 and state.status.message.startswith("Showing the SAE of run")
     assert "Measuring" not in state.status.message and state.status.phase == "ready"
+
+
+def test_a_training_that_was_stopped_before_it_began_does_not_leave_it_unmeasured(start, tmp_path, monkeypatch):
+    train(runner := start()[1])
+    save_sae(runner.state.features.sae, tmp_path / "run", runner.state.features.stats.tensors())
+    state, runner = start()
+    read, go = Desk.read_training_data, threading.Event()
+
+    def slowly(desk, *wanted):
+        while not go.is_set():
+            time.sleep(0.01)
+            yield 0
+        yield from read(desk, *wanted)
+
+    monkeypatch.setattr(Desk, "read_training_data", slowly)
+    runner.open(opened_from(tmp_path / "run"))
+    runner.command("train")
+    until(lambda: state.status.message.startswith("Reading the corpus"))
+    time.sleep(0.3)  # the measuring has its turn, and waits
+    runner.command("stop")
+    until(lambda: state.status.phase == "ready")
+    assert state.fidelity is None
+    go.set()
+    assert runner.wait(60)
+    assert state.fidelity is not None
+
+
+def test_a_training_that_failed_is_measured_as_far_as_it_came(start, monkeypatch):
+    state, runner = start(settings=QUICK.changed(steps=100_000))
+    runner.command("train")
+    until(lambda: state.status.phase == "training" and state.status.step > 5)
+    monkeypatch.setattr(runner, "_progress", lambda _record: 1 / 0)
+    assert runner.wait(60)
+    assert state.status.phase == "failed" and state.features.sae.metadata["training"]["steps"] > 5
+    assert state.fidelity is not None
+
+
+def test_a_trained_sae_that_was_saved_and_is_shown_again_has_its_number(start):
+    state, runner = start()
+    train(runner)
+    first = state.fidelity
+    runner.command("restore")
+    assert runner.wait(60)
+    assert state.fidelity.n_tokens == first.n_tokens

@@ -148,7 +148,7 @@ def test_widths_and_epochs_in_words(form, state):
 
 @pytest.mark.parametrize("phase", PHASES)
 def test_buttons_follow_the_phase(form, state, phase):
-    state.history = history(3)
+    state.history, state.features = history(3), features()
     state.status = Status(phase, "", 3, 10)
     training = form.training
     assert training.train.disabled == (phase not in ("ready", "failed"))
@@ -171,6 +171,11 @@ def test_buttons_follow_the_phase(form, state, phase):
 
 def test_without_a_run_there_is_nothing_to_continue_or_reset(form):
     assert form.training.pause.disabled and form.training.reset.disabled
+
+
+def test_where_there_is_no_sae_nothing_is_continued_whatever_was_trained_elsewhere(form, state):
+    state.history = history(3)
+    assert form.training.pause.disabled and not form.training.reset.disabled
 
 
 def test_an_sae_that_was_opened_can_be_trained_further(form, state):

@@ -58,6 +58,20 @@ def test_without_statistics_the_history_speaks(state):
     assert current_numbers(state) is None
 
 
+def test_a_history_speaks_for_no_other_sae(state, monkeypatch):
+    monkeypatch.setattr(health, "HELD_OUT", "explained_variance")
+    state.features, state.history, state.history_of = features(), history(2), "another"
+    assert math.isnan(current_numbers(state).validation)
+    state.history_of = state.features.key
+    assert current_numbers(state).validation == 0.5
+    state.features, state.history_of = features(stats=False), "another"
+    assert current_numbers(state) is None
+    state.features = None
+    assert current_numbers(state) is None
+    state.status = Status("training", "Training", 2, 10)
+    assert current_numbers(state).validation == 0.5
+
+
 def test_a_training_with_a_target_says_it(state):
     state.settings = state.settings.changed(architecture="gated", target_l0=20.0)
     state.history, state.status = history(2), Status("training", "")

@@ -50,6 +50,7 @@ class Shown:
     skip_first: bool = True
     key: str = ""  # which SAE it is: the same through its whole training, another for every other
     opened: bool = False  # it came from elsewhere, and the trainer on the desk is not its
+    ships: bool = False  # with the package
 
 
 class Desk:
@@ -317,6 +318,7 @@ class Desk:
     def forget_training(self) -> None:
         """Go back to the SAE that the site had before anything was trained."""
         self.trainer = self._trained_on = self._trained_large = None
+        self.run = ""  # whoever shows it again, shows it from its file
         self._trained.pop(self.site, None)
         before = self._before.pop(self.site, None)
         self._shown = self.show(before, keep=True) if before else self._bundled()
@@ -332,16 +334,17 @@ class Desk:
         self._version += 1
         return Features(shown.sae, shown.stats, prompt, shown.source, self._version, shown.key)
 
-    def card(self, feature: int) -> FeatureCardData:
-        """Neighbours of one feature of the SAE on show, and its contexts where ``has_examples``."""
+    def card(self, feature: int, *, examples: bool = True) -> FeatureCardData:
+        """Neighbours of one feature of the SAE on show, and its contexts with ``examples``, where ``has_examples``."""
         corpus = self._trained_on if self._trainer_read_here else self.corpus
         assert self._shown is not None
         sae = self._shown.sae
-        contexts = None if corpus is None else top_contexts(sae, corpus, feature)
+        contexts = None if corpus is None or not examples else top_contexts(sae, corpus, feature)
         return FeatureCardData(feature, contexts, neighbours(sae, feature), self._version, self._shown.key)
 
     def _bundled(self) -> Shown | None:
         if self.model is None or self.model.name != "bundled":
             return None
         found = bundled_sae(self.layer, self.hook_name, self.model.n_layer)
-        return found and Shown(*found, f"the bundled SAE, {self.site_words}", key=f"bundled, {self.site_words}")
+        words = self.site_words
+        return found and Shown(*found, f"the bundled SAE, {words}", key=f"bundled, {words}", ships=True)

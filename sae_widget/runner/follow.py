@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sae_widget.autosave import load_run
 from sae_widget.checkpoint import SaeFileError
@@ -61,7 +61,7 @@ class FollowingLoop(TrainingLoop):
                 news = watch.look()
                 self._take_records(news)
                 if news.info.sae_step != step:
-                    step = self._open_sae(path, f", step {news.info.sae_step:,}")
+                    step = self._open_sae(path, f", step {news.info.sae_step:,}") or news.info.sae_step
                 if news.dead or news.info.state != "running":
                     break
                 self._say_how_far(path, news.info)
@@ -79,16 +79,18 @@ class FollowingLoop(TrainingLoop):
         if news.fresh or self._history is None or self.state.history is not self._history:
             if news.fresh or self._history is None:
                 self._history = History(d_sae=news.info.config.d_sae)
-            self.publisher.post(history=self._history)
+            self._show_history(self._history, str(self._followed))
         self._history.extend(news.rows)
         self.publisher.post(history_tick=len(self._history))
 
     def _open_sae(self, path: Path, of: str = "") -> int:
-        """Show the SAE that lies in the folder; returns its step."""
+        """Show the SAE that lies in the folder; returns its step, 0 when it does not say one."""
         sae, stats = load_run(path)
         self.desk.open(sae, stats, f"the SAE of {path.name}, {self.desk.site_words}{of}", str(path))
         self._show_features()
-        return int(sae.metadata.get("training", {}).get("steps", 0))
+        noted: Any = sae.metadata.get("training")  # a file from anywhere may have something else there
+        steps = noted.get("steps") if isinstance(noted, dict) else None
+        return steps if type(steps) is int and steps > 0 else 0
 
     def _say_how_far(self, path: Path, info: RunInfo) -> None:
         last = None if self._history is None else self._history.last

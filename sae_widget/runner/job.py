@@ -39,6 +39,7 @@ class TrainingLoop(Loop):
     def __init__(self, state: ExplorerState, *, polled: bool = False) -> None:
         self.desk = Desk()
         self._history: History | None = None
+        self._own: History | None = None  # that of the trainer on the desk; the one that is shown may be another run's
         self._unsaved = ""
         self._began = False  # whether the job has a trainer of its own; while it reads, the desk holds the last run's
         self._halved = False
@@ -62,12 +63,13 @@ class TrainingLoop(Loop):
         self._job = None
         self._look_for_examples()
 
-    def _training(self, *, go_on: bool = False, start: SAE | None = None) -> Generator[None, None, None]:
+    def _training(self, *, go_on: bool = False, start: SAE | None = None, run: str = "") -> Generator[None, None, None]:
         """The training as a sequence of short pieces of work; pausing is not asking for the next.
 
         Args:
             go_on: with the trainer on the desk, instead of a new one.
             start: the SAE that a new one goes on from.
+            run: its name, when it has one already.
         """
         state = self.state
         if not go_on:
@@ -80,14 +82,15 @@ class TrainingLoop(Loop):
                 self._say("reading", f"Reading the corpus to the disk, as it does not fit into memory: {n:,} tokens")
                 yield
             settings = state.settings if start is None else going_on(start, state.settings)
-            trainer = self.desk.start_training(settings, run_name(), start)
-            self._history = History(d_sae=trainer.config.d_sae)  # from here on it is another run
+            trainer = self.desk.start_training(settings, run or run_name(), start)
+            self._own = History(d_sae=trainer.config.d_sae)  # from here on it is another run
             self._began, self._halved = True, False
-            self.publisher.post(history=self._history)
+            self._show_history(self._own, self.desk.run)
             self._look_for_examples()
         else:
             assert self.desk.trainer is not None
             trainer, self._began = self.desk.trainer, True
+            self._show_history(self._own, self.desk.run)  # another run may have been followed meanwhile
             config = trainer.config.with_live(state.settings)
             trainer.reconfigure(replace(config, steps=_goal(trainer, state.settings.steps)))
         yield from self._steps(trainer)
@@ -179,6 +182,10 @@ class TrainingLoop(Loop):
             self._unsaved = f" It could not be saved to disk ({fault}) and stays in memory: free some space."
             self._say(self._status.phase, f"The SAE is trained on.{self._unsaved}", trouble=True)
 
+    def _show_history(self, history: History | None, of: str) -> None:
+        self._history = history
+        self.publisher.post(history=history, history_of=of)
+
     def _show_features(self) -> None:
         self.publisher.post(features=self.desk.features(), history_tick=len(self._history or ()))
         self._show_predictions()
@@ -217,6 +224,8 @@ class TrainingLoop(Loop):
     def _fail(self, fault: Exception) -> None:
         pane = "chart" if self._began else "controls" if self._job is not None else ""
         super()._fail(fault)
+        if self._began:
+            self._look_at_predictions()
         if pane:
             self._fault(self._status.message, pane)
         try:

@@ -26,13 +26,15 @@ DEBOUNCE = 0.15
 AT_ONCE = ("pause", "stop", "cancel", "retry", "load_gpt2", "save")
 BEGINNINGS = ("train", "resume")
 READ_INPUTS = ("text", "layer", "hook_name", "prepend_bos")
+CORPUS_INPUTS = ("corpus", "corpus_tokens")
+INPUTS = ("model", "selected", "settings", *READ_INPUTS, *CORPUS_INPUTS)
 
 
 class Loop:
     """One worker thread that looks at the inputs of a state and at a queue of commands.
 
     A subclass has a method ``_do_<name>`` for every command, and for ``model``, ``read``, ``settings``,
-    ``selected``, ``loaded``, ``progress``, ``statistics``, ``fidelity`` and ``job``.
+    ``corpus``, ``selected``, ``loaded``, ``progress``, ``statistics``, ``fidelity`` and ``job``.
     """
 
     def __init__(self, state: ExplorerState, *, polled: bool = False) -> None:
@@ -54,7 +56,7 @@ class Loop:
         self._status = Status()
         self._faults: dict[str, str] = {}  # pane -> a sentence
         self._said_at = 0.0
-        state.observe(self._on_input, names=["model", "selected", "settings", *READ_INPUTS])
+        state.observe(self._on_input, names=[*INPUTS])
         state.observe(self._on_command, names=["command"])
         self._thread = threading.Thread(target=self._loop, name="sae_widget-worker", daemon=True)
 
@@ -123,7 +125,7 @@ class Loop:
             self._cond.notify_all()
         if self._loading is not None:
             self._loading.cancel()
-        self.state.unobserve(self._on_input, names=["model", "selected", "settings", *READ_INPUTS])
+        self.state.unobserve(self._on_input, names=[*INPUTS])
         self.state.unobserve(self._on_command, names=["command"])
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(timeout=5.0)
@@ -133,7 +135,8 @@ class Loop:
     # -- observers: only note what is to be done ---------------------------------------------------------------
 
     def _on_input(self, change: Any) -> None:
-        what = "read" if change["name"] in READ_INPUTS else change["name"]
+        name = change["name"]
+        what = "read" if name in READ_INPUTS else "corpus" if name in CORPUS_INPUTS else name
         with self._cond:
             now = time.monotonic()
             due = {"read": now + DEBOUNCE, "selected": max(now, self._next_card)}.get(what, now)
@@ -194,7 +197,7 @@ class Loop:
         if self._loading is not None and self._loading.done:
             return "loaded"
         now = time.monotonic()
-        for what in ("model", "read", "settings", "selected", "progress", "statistics", "fidelity"):
+        for what in ("model", "read", "settings", "corpus", "selected", "progress", "statistics", "fidelity"):
             again = what == "selected" == self._last and self._trains  # the training has its turn in between
             if what in self._dirty and self._dirty[what] <= now and not again:
                 return what

@@ -30,6 +30,7 @@ class Opened:
     key: str  # and for the names of its features
     saved: SavedExplorer | None = None  # what an explorer that showed it wrote beside it
     anyway: bool = False  # show it even when it was trained on another model or place
+    selected: int | None = None  # a feature that is selected then
     typed: bool = False  # its folder was typed in the page, where what is wrong with it is said too
 
 

@@ -46,6 +46,8 @@ class OpeningLoop(FollowingLoop):
     ) -> None:
         self._expect = expect
         self._asked: Opened | None = None
+        self._offered: tuple[str, ...] = ()
+        self._unread = False  # whether the model's loss is not known for want of a corpus
         self._waiting: Opened | None = None  # for a word: it was trained on something else
         super().__init__(state, polled=polled)
 
@@ -97,6 +99,7 @@ class OpeningLoop(FollowingLoop):
             return
         if desk.model is None:
             raise ValueError("there is no language model to show this SAE on")
+        self._offer()  # whatever waited for a word waits no more
         sae, model = opened.sae, desk.model
         elsewhere = mismatch(sae, model.name, state.layer, state.hook_name)
         if sae.d_in != model.d_in:
@@ -117,6 +120,8 @@ class OpeningLoop(FollowingLoop):
         made = f", though trained on {trained_on(sae)}" if elsewhere else ""
         desk.open(sae, opened.stats, f"{opened.words}, {desk.site_words}{made}", opened.key, anyway=opened.anyway)
         self._show_features()
+        if opened.selected is not None:  # another SAE that was shown first may not have had it
+            self.publisher.post(selected=opened.selected)
         self._offer()
         self._say("ready", self._what_is_shown())
 
@@ -173,10 +178,25 @@ class OpeningLoop(FollowingLoop):
             return
         self._show_features()
 
+    def _do_corpus(self) -> None:
+        """Look in another corpus for what the last one did not give, and for nothing else."""
+        if self._job is not None:
+            self._postponed.add("corpus")
+            return
+        shown = self.desk.shown
+        if "card" in self._faults:
+            self._look_for_examples()
+        if shown is not None and shown.stats is None:
+            with self._cond:
+                self._dirty["statistics"] = time.monotonic()
+        if shown is not None and self._unread:
+            self._look_at_predictions()
+
     def _do_fidelity(self) -> None:
         """Find out what the language model loses with the SAE on show; whatever a person asks for comes first."""
-        state = self.state
+        state, self._unread = self.state, False
         if self._job is not None:
+            self._postponed.add("fidelity")
             return
         pieces = self.desk.look_at_predictions(state.corpus, state.corpus_tokens, state.text)
         try:
@@ -184,6 +204,7 @@ class OpeningLoop(FollowingLoop):
                 return
         except (ValueError, OSError) as fault:
             self.desk.drop_corpus()
+            self._unread = True
             self.publisher.post(fidelity=None, unmeasured=str(fault))
             return
         self._show_predictions()
@@ -213,7 +234,7 @@ class OpeningLoop(FollowingLoop):
                 self._dirty["statistics"] = time.monotonic()
             return
         self._fault("", "health")
-        if self.desk.opened is not None and self.desk.predictions is None:
+        if shown is not None and not shown.ships and self.desk.predictions is None:
             self._look_at_predictions()
 
     def _examples(self) -> tuple[str, int, str]:
@@ -248,18 +269,22 @@ class OpeningLoop(FollowingLoop):
 
     def _offer(self, *more: str) -> None:
         """Say which further buttons make sense now."""
-        offers, desk = [name for name in more if name], self.desk
+        loads, desk = self._loading is not None, self.desk
+        offers = [name for name in ("cancel" if loads else "", *more) if name]
         if "load_anyway" not in offers:
             self._waiting = None
             self._fault("", "folder")
-            if "cancel" not in offers and desk.model is not None and (desk.trainer is None or desk.opened):
+            free = not loads and self._job is None and desk.model is not None
+            if free and (desk.trainer is None or desk.opened):
                 runs = self._saved_here()
                 if runs and (desk.shown is None or desk.shown.key != runs[0].path.name):
                     offers.append("restore")
-        self.publisher.post(offers=tuple(offers))
+        self._offered = tuple(offers)
+        self.publisher.post(offers=self._offered)
 
     def _withdraw(self) -> None:
         """Offer no more what a training that begins replaces."""
         self._waiting = None
         self._fault("", "folder")
-        self.publisher.post(offers=tuple(offer for offer in self.state.offers if offer not in REPLACED))
+        self._offered = tuple(offer for offer in self._offered if offer not in REPLACED)
+        self.publisher.post(offers=self._offered)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from sae_widget.autosave import load_run
+from sae_widget.autosave import load_run, run_name
 from sae_widget.config import FIXED_SETTINGS
 from sae_widget.memory import is_out_of_memory
 from sae_widget.runner.loading import ModelLoading
@@ -45,7 +45,7 @@ class Runner(OpeningLoop):
         if self.desk.model is None and self._loading.remote:
             self._take(ModelLoading.bundled())  # something real to look at while the other one is fetched
         self._say("loading", self._loading.words)
-        self._offer("cancel")
+        self._offer()
 
     def _do_loaded(self) -> None:
         loading, self._loading = self._loading, None
@@ -76,7 +76,10 @@ class Runner(OpeningLoop):
     def _take(self, model: Any) -> None:
         self._end_job()
         self.desk.take_model(model)
-        self.publisher.post(language_model=model, activations=None, features=None, card=None)
+        self._fault("", "card", "health")
+        nothing = dict.fromkeys(("activations", "features", "card", "fidelity"))
+        self.publisher.post(language_model=model, unmeasured="", **nothing)
+        self._offer()
         self.publisher.flush()  # the explorer fits the layer to the model before the text is read
         self._do_read()
 
@@ -102,8 +105,12 @@ class Runner(OpeningLoop):
         self._fault("", "tokens")
         self.publisher.post(activations=self.desk.prompt)
         self._show_features()
-        self._say("ready", self._ready_words())
         self._offer()
+        if self._loading is not None:
+            self._say("loading", self._loading.words)  # which goes on
+        elif not self.follows:  # that says itself how far it is
+            unsaid, self._unsaid = self._unsaid, ""
+            self._say("ready", self._what_is_shown() + unsaid)
 
     def _do_settings(self) -> None:
         trainer = self.desk.trainer
@@ -125,13 +132,16 @@ class Runner(OpeningLoop):
     def _do_selected(self) -> None:
         feature, shown = self.state.selected, self.desk.shown
         if feature is None or shown is None or not 0 <= feature < shown.sae.d_sae:
+            self._fault("", "card")
             return
         wanted = self._examples()
         if not self.desk.has_examples(*wanted):
-            if self.trains:
+            if self.trains and not self._paused:
                 return  # it is reading what will serve here too
+            if self.trains:
+                self._fault("Its examples are looked for when the training goes on or ends.", "card")
             try:
-                for _ in self.desk.read_training_data(*wanted):
+                for _ in () if self.trains else self.desk.read_training_data(*wanted):
                     if self._poked:  # a person is waiting for something else; the examples come after it
                         with self._cond:
                             self._dirty.setdefault("selected", time.monotonic() + DEBOUNCE)
@@ -139,12 +149,13 @@ class Runner(OpeningLoop):
             except (ValueError, OSError) as fault:
                 self.desk.drop_corpus()
                 self._fault(f"No examples can be shown: {ended(fault)}", "card")
-        if self.desk.has_examples(*wanted):
+        known = self.desk.has_examples(*wanted)
+        if known:
             self._fault("", "card")
             if self.desk.predictions is None:
                 self._look_at_predictions()  # its texts are there
         began = time.monotonic()
-        card = self.desk.card(feature)
+        card = self.desk.card(feature, examples=known)
         self._card_of = card.key
         self.publisher.post(card=card)
         if self._job is not None and not self._paused:
@@ -173,6 +184,8 @@ class Runner(OpeningLoop):
             return
         self._paused = True
         self._show_training(final=False)
+        if not self._began:
+            self._look_for_examples()
         step = self._step()
         where = f"at step {step:,}" if step else "before the first step"
         self._say("paused", f"Paused {where}. Resume goes on as if nothing had happened.", step=step)
@@ -205,7 +218,10 @@ class Runner(OpeningLoop):
         self.publisher.post(settings=settings)
         self.publisher.flush()
         self._withdraw()
-        self._job = self._training(start=shown.sae)
+        run = run_name()
+        if self._expect is not None:
+            self._expect(run, dict(self.state.feature_names))  # its features stay what they are
+        self._job = self._training(start=shown.sae, run=run)
 
     def _do_stop(self) -> None:
         if self._stop_following():
@@ -227,8 +243,10 @@ class Runner(OpeningLoop):
     def _do_reset(self) -> None:
         self._end_job()
         self.desk.forget_training()
-        self._history = None
-        self.publisher.post(history=None, card=None)
+        self._own = None
+        self._show_history(None, "")
+        self._fault("", "controls", "chart")
+        self.publisher.post(card=None)
         self._show_features()
         self._offer()
         saved = " The trained SAE is saved: Restore brings it back." if self._saved_here() else ""
@@ -260,9 +278,3 @@ class Runner(OpeningLoop):
     def _step(self) -> int:
         """Steps that the job has trained: 0 while it reads, whatever the run before it did."""
         return self.desk.trainer.step if self._began and self.desk.trainer is not None else 0
-
-    def _ready_words(self) -> str:
-        if self._loading is not None:
-            return self._what_is_shown()  # another sentence comes in a moment
-        unsaid, self._unsaid = self._unsaid, ""
-        return self._what_is_shown() + unsaid

@@ -90,7 +90,9 @@ def runs(state: ExplorerState) -> bool:
 
 def current_numbers(state: ExplorerState) -> Numbers | None:
     """The numbers of the running training, otherwise those of the SAE that is shown; None without either."""
-    history, features, running = state.history, state.features, runs(state)
+    features, running = state.features, runs(state)
+    its_own = features is not None and features.key == state.history_of
+    history = state.history if running or its_own else None
     stats = features.stats if features is not None else None
     if history is not None and len(history) and (running or stats is None):
         last = history.last

@@ -88,7 +88,7 @@ class TrainControls:
         history = self.state.history
         trained = history is not None and len(history) > 0
         self.train.disabled = phase not in MAY_TRAIN
-        goes_on = phase == "ready" and (trained or self.state.features is not None)
+        goes_on = phase == "ready" and self.state.features is not None
         self.pause.disabled = not (phase in ("training", "paused") or goes_on)
         words, icon, tooltip = {
             "paused": ("Resume", "play", "Go on exactly where it was"),
