@@ -130,3 +130,24 @@ def test_absurd_bins() -> None:
 def test_shares_of_every_precision_are_counted(dtype: torch.dtype) -> None:
     shares = torch.tensor([0.0, 0.5, 0.25], dtype=dtype)
     assert dead_count(shares) == 1 and frequency_histogram(shares, 2, -1.0).counts.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(("low", "n_bins"), [(-7.0, 28), (-7.0, 7), (-3.0, 30), (-5.0, 50), (-6.0, 9), (-7.0, 70)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_share_on_an_edge_is_in_the_bin_behind_it(dtype: torch.dtype, low: float, n_bins: int) -> None:
+    # In float32 1/100 is 0.0099999998: a little before the edge at -2.
+    for power in range(int(low), 0):
+        at = (power - low) * n_bins / -low
+        if at != round(at):
+            continue
+        share = torch.tensor([10.0**power], dtype=torch.float64).to(dtype)
+        for given in (share, share.double(), share.numpy()):
+            counts = frequency_histogram(given, n_bins, low).counts
+            assert counts.tolist().index(1) == round(at) and counts.sum() == 1, power
+    counted = feature_frequency(torch.cat([torch.ones(1, 2), torch.zeros(99, 2)]))
+    assert frequency_histogram(counted, 4, -4.0).counts.tolist() == [0, 0, 2, 0]
+
+
+def test_a_share_that_is_truly_less_stays_before_the_edge() -> None:
+    shares = [0.01 * (1 - 1e-6), 0.01, 0.01 * (1 + 1e-6), 99_999 / 10_000_000]
+    assert frequency_histogram(shares, 4, -4.0).counts.tolist() == [0, 2, 2, 0]

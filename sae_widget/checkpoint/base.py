@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,10 @@ def folder_of(path: str | Path) -> Path:
     """A folder's path, or ``SaeFileError`` for one that no system can have."""
     if "\0" in str(path):
         raise SaeFileError("The path has a NUL character in it. Nothing was read or written.")
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError as error:
+        raise SaeFileError("The path has half a character in it. Nothing was read or written.") from error
     return Path(path)
 
 

@@ -203,7 +203,7 @@ def write_config(sae: SAE, dtype: str) -> bytes:
     if isinstance(sae, BatchTopKSAE):
         own |= {"architecture": architecture, "k": sae.k}
         architecture, fields = "jumprelu", {}
-    centred, told = sae.normalize_activations == "center", shared_names(sae.metadata)
+    centred, told = sae.normalize_activations == "center", shared_names(_finite(sae.metadata))
     if centred:
         own["normalize_activations"] = "center"
         told["model_from_pretrained_kwargs"] = {"center_writing_weights": True}

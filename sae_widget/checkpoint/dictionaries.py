@@ -68,6 +68,14 @@ class Trainer(BaseModel):
     submodule_name: str | None = None
 
 
+class Told(BaseModel):
+    """Their ``config.json``."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    trainer: Trainer
+
+
 def load_dictionary(folder: Path) -> SAE:
     """The SAE of a folder of dictionary_learning.
 
@@ -78,9 +86,9 @@ def load_dictionary(folder: Path) -> SAE:
     with (folder / DICTIONARY_CONFIG).open("rb") as file:
         told = read_json(file.read(MAX_CONFIG_BYTES + 1), DICTIONARY_CONFIG)
     try:
-        trainer = Trainer.model_validate(told.get("trainer"))
+        trainer = Told.model_validate(told).trainer
     except ValidationError as error:
-        raise unreadable(DICTIONARY_CONFIG, f"trainer.{first_fault(error)}") from error
+        raise unreadable(DICTIONARY_CONFIG, first_fault(error)) from error
     if trainer.dict_class not in CLASSES:
         known = ", ".join(CLASSES)
         raise unreadable(DICTIONARY_CONFIG, f"dict_class {trainer.dict_class[:40]!r} is not one of {known}")

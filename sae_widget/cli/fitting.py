@@ -178,6 +178,8 @@ class Fit:
         raise Refused(sentence, told=True)
 
     def _end(self, fault: str) -> None:
+        from sae_widget.checkpoint.base import printable
+
         step, steps = self.trainer.step, self.config.steps
         status = 1 if fault else INTERRUPTED
         if step == self.first < steps:
@@ -190,7 +192,7 @@ class Fit:
             sentence += " Go on with --resume." if state != "finished" and self._save_state(writer) else ""
             words = self._save(writer)
             writer.end(state, words if state == "finished" else sentence, step)
-            print(words)
+            print(printable(words))  # a folder's name may be no UTF-8
             if self.trainer.left_out:
                 print(self.trainer.left_out, file=sys.stderr)
         if state != "finished":

@@ -37,16 +37,15 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(f"checkpoint_seconds must be above 0, got {args.checkpoint_seconds:g}")
     from sae_widget.activations.base import ModelLoadError
     from sae_widget.checkpoint import SaeFileError
+    from sae_widget.checkpoint.base import printable
     from sae_widget.training.mesh import MeshFault
 
     mesh: Alone | None = None
     try:
         before = _found(args.out) if args.resume else None
         if before is not None and before.state == "finished":
-            _say(
-                f"The run in {args.out} is finished; nothing is left to resume. Train anew with --overwrite.",
-                sys.stdout,
-            )
+            where = printable(str(args.out))
+            _say(f"The run in {where} is finished; nothing is left to resume. Train anew with --overwrite.", sys.stdout)
             return
         config = _config(args, given, before)
         _check_out(args.out, overwrite=args.overwrite or before is not None)

@@ -28,6 +28,7 @@ def explained_variance(x: torch.Tensor, sae_out: torch.Tensor, position: torch.T
         ValueError: two shapes, or not two dimensions.
     """
     check_alike(x, sae_out)
+    x, sae_out = _wide(x), _wide(sae_out)
     if position is not None:
         check_tensor("position", position)
         if position.shape != x.shape[:1]:
@@ -72,8 +73,14 @@ def relative_reconstruction_bias(x: torch.Tensor, sae_out: torch.Tensor) -> floa
         ValueError: two shapes, or not two dimensions.
     """
     check_alike(x, sae_out)
+    x, sae_out = _wide(x), _wide(sae_out)
     common, size = float((x * sae_out).sum()), float(sae_out.square().sum())
     return size / common if abs(common) > 1e-12 * size else math.nan
+
+
+def _wide(rows: torch.Tensor) -> torch.Tensor:
+    """The same in a dtype that holds sums of squares: float16 ends at 65,504."""
+    return rows if rows.dtype in (torch.float32, torch.float64) else rows.float()
 
 
 def check_tensor(name: str, given: object) -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 LEAST_LOG10 = -7.0  # of the histogram: one token in ten million
+ROUNDING = 1e-7  # of a log10 from float32: 1/100 is 0.0099999998 there, and belongs behind the edge all the same
 
 
 def l0(feature_acts: torch.Tensor) -> float:
@@ -97,7 +98,7 @@ def frequency_histogram(frequency: ArrayLike, n_bins: int = 28, low: float = LEA
     if not -math.inf < low < 0:
         raise ValueError(f"low must be below 0, got {low:g}")
     edges = np.linspace(low, 0.0, n_bins + 1)
-    counts, _ = np.histogram(np.clip(np.log10(shares[shares > 0]), low, 0.0), edges)
+    counts, _ = np.histogram(np.clip(np.log10(shares[shares > 0]) + ROUNDING, low, 0.0), edges)
     return FrequencyHistogram(edges, counts.astype(np.int64), float((shares == 0).mean()))
 
 

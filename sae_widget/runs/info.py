@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from sae_widget.checkpoint.base import first_fault, unreadable
+from sae_widget.checkpoint.base import first_fault, folder_of, unreadable
 from sae_widget.config import HOOK_NAMES, MAX_STEPS, TrainConfig
 from sae_widget.runs.saved import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 RUN = "run.json"
 MAX_BYTES = 50_000_000
@@ -66,7 +66,7 @@ def read_run(path: str | Path) -> RunInfo:
     Raises:
         SaeFileError: no training wrote there, or naming the first field that is wrong.
     """
-    folder = Path(path)
+    folder = folder_of(path)
     try:
         with (folder / RUN).open("rb") as file:
             content = file.read(MAX_BYTES + 1)

@@ -158,12 +158,13 @@ def toy_data(
     shape = (config.n_features, config.d_in)
     if directions is not None and tuple(directions.shape) != shape:
         raise ValueError(f"directions must be {list(shape)} as in the config, got {list(directions.shape)}")
-    truth = torch.Generator().manual_seed(config.seed)
+    truth = torch.Generator().manual_seed(config.seed % 2**64)
     drawn = _directions(config, truth)
     mean, outlier = torch.nn.functional.normalize(_normal((2, config.d_in), truth), dim=1)
     directions = drawn if directions is None else directions.detach().to("cpu", torch.float32).clone()
     # Far from the seeds of directions and of starts, so that no two of them are the same numbers.
-    samples = torch.Generator().manual_seed(((config.seed + 1) * 1_000_003 + sample_seed) ^ 0x70DA7A)
+    seed = ((config.seed + 1) * 1_000_003 + sample_seed) ^ 0x70DA7A
+    samples = torch.Generator().manual_seed(seed % 2**64)
     position = torch.arange(n_tokens) % config.window if config.window else torch.ones(n_tokens, dtype=torch.int64)
     fixed = config.mean_norm * mean, config.outlier_norm * outlier
     values, acts = _samples(config, position, directions, fixed, samples)

@@ -12,6 +12,10 @@ MOST_NUMBERS = 100_000_000
 """Of n_models x n_features x batch_size: three arrays of that many float32 are held."""
 
 
+MOST_LOG10 = 18
+"""Of what a feature counts in the loss, so that float32 holds the squares of gradients."""
+
+
 @dataclass(frozen=True)
 class SuperpositionConfig:
     """Many toy models that squeeze ``n_features`` into ``d_hidden`` dimensions, trained side by side.
@@ -58,6 +62,13 @@ class SuperpositionConfig:
             raise ValueError(f"the pairs need {paired} features, but n_features is {self.n_features}")
         if self.anticorrelated_pairs and max(self.densities()) > 0.5:
             raise ValueError(f"density must be at most 0.5 with anticorrelated pairs, got {max(self.densities()):g}")
+        if not isinstance(self.importance, tuple) and self.importance > 1:
+            last = (self.n_features - 1) * math.log10(self.importance)
+            if last > MOST_LOG10:
+                raise ValueError(
+                    f"the last feature's importance ** {self.n_features - 1} must be at most 1e{MOST_LOG10}, "
+                    f"got importance {self.importance:g}"
+                )
         size = self.n_models * self.n_features * self.batch_size
         if size > MOST_NUMBERS:
             raise ValueError(f"n_models x n_features x batch_size must be at most {MOST_NUMBERS:,}, got {size:,}")

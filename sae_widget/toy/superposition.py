@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 WEIGHT_DECAY = 0.01  # of AdamW, as torch has it
+LEAST = 1e-30  # density; float32 cannot hold the inverse of much smaller ones
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
 
 
@@ -120,7 +121,7 @@ class _Training:
         self.W.copy_(torch.from_numpy(start)).mul_(math.sqrt(2 / (c.n_features + c.d_hidden)))  # Xavier
         shape = c.n_models, c.n_features, c.batch_size
         self.x, self.out, self.error = (torch.empty(shape, dtype=f32) for _ in range(3))
-        self.density = torch.tensor(c.densities(), dtype=f32)[:, None, None]  # [n_models, 1, 1]
+        self.density = torch.tensor(c.densities(), dtype=f32).clamp_min(LEAST)[:, None, None]  # [n_models, 1, 1]
         self.weights = torch.tensor(c.weights(), dtype=f32)[:, None]  # [n_features, 1]
         self.slope = self.weights * (2 / (c.batch_size * c.n_features))
         self.count = torch.zeros((), dtype=f32)

@@ -69,7 +69,7 @@ class BlockFeed:
         self.source, self.config = source, config
         self.n_tokens, self.d_in = source.n_tokens, source.d_in
         self.capacity = max(buffer_rows(source), source.block_tokens)
-        self.n_places = -(-source.n_blocks // max(1, self.capacity // source.block_tokens))
+        self.n_places = max(1, -(-source.n_blocks // max(1, self.capacity // source.block_tokens)))
         self.epoch, self.place, self.cursor = 0, 0, 0
         self.counts = torch.zeros(source.n_blocks, 4, dtype=torch.int64)  # tokens, and those of LeftOut
         self._loaded: tuple[int, int] | None = None

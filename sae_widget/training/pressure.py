@@ -16,6 +16,8 @@ RATE = 0.02
 """How much of the logarithm of L0 / target is added to the logarithm of the penalty at each step."""
 MOST = 1.0
 """A step counts as at most this logarithm, so that the first steps, in which everything fires, do not overshoot."""
+LARGEST = 50.0
+"""The logarithm of the factor stays between this and its negative: a penalty of 0 would let it rise for good."""
 
 
 class Pressure:
@@ -48,4 +50,4 @@ class Pressure:
         if not self.searches or step < config.l1_warmup * config.steps:
             return
         off = math.log(max(l0, 1e-3) / config.target_l0)
-        self.work.memory["pressure"].add_(RATE * max(-MOST, min(MOST, off)))
+        self.work.memory["pressure"].add_(RATE * max(-MOST, min(MOST, off))).clamp_(-LARGEST, LARGEST)

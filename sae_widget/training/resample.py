@@ -27,7 +27,7 @@ def resample(work: Workspace, moments: Moments, dead: torch.Tensor, seed: int) -
         dead: ``[n_dead]`` numbers of features.
         seed: of the draw.
     """
-    chance = work.error.square().sum(1).square_()  # [batch]
+    chance = work.error.square().sum(1).double().square_()  # [batch], whose squares float32 may not hold
     if not len(dead) or not float(chance.sum()) > 0:
         return
     generator = torch.Generator().manual_seed(seed)

@@ -11,13 +11,14 @@ if TYPE_CHECKING:
 
 DECAY_SHARE = 0.2  # of the run in which a linear schedule falls to zero
 HALVING_STEPS = 100
+MOST_HALVINGS = 1000  # a rate halved more often would be 0 to Python
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
     """Adam's step size at ``step`` (counted from 1); never zero within the planned steps."""
     rate = config.learning_rate
     if config.lr_schedule == "halving":
-        rate *= 0.5 ** ((step - 1) // HALVING_STEPS)
+        rate *= 0.5 ** min(MOST_HALVINGS, (step - 1) // HALVING_STEPS)
     elif config.lr_schedule == "linear":
         left = config.steps - step + 1
         rate *= max(0.0, min(1.0, left / max(1.0, DECAY_SHARE * config.steps)))
