@@ -229,6 +229,16 @@ def test_pause_resume_stop_from_code(make):
     assert "Stopped at step" in explorer.status
 
 
+def test_a_pause_behind_a_train_that_waits_for_its_text_pauses_it(make):
+    explorer = make(steps=100_000)
+    explorer.read("Another text.")
+    explorer.train()
+    explorer.pause()
+    assert explorer.wait(30)
+    assert explorer.state.status.phase == "paused"
+    assert explorer.activations.texts == ("Another text.",)
+
+
 def test_save_and_load(make, tmp_path):
     explorer = make()
     with pytest.raises(ValueError, match="no SAE to save"):

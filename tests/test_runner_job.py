@@ -93,6 +93,18 @@ def test_a_fault_before_the_first_step_touches_no_other_run(start, place, monkey
     assert on_disk() == saved
 
 
+def test_a_training_that_fails_leaves_what_was_offered_before_it(start, monkeypatch):
+    _, runner = start()
+    train(runner)
+    runner.close()
+    state, runner = start()
+    assert state.offers == ("restore",)
+    monkeypatch.setattr(runner.desk, "start_training", lambda *_: 1 / 0)
+    runner.command("train")
+    assert runner.wait(30)
+    assert (state.status.phase, state.offers) == ("failed", ("restore",))
+
+
 def test_a_pause_while_the_corpus_is_read_waits_and_settings_still_change(start, held):
     hold, go = held
     state, runner = start()

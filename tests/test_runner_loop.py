@@ -8,6 +8,7 @@ import pytest
 from sae_widget.runner import loop
 from sae_widget.runner.loop import Loop
 from sae_widget.state import ExplorerState
+from tests.running import until
 
 
 class Recorder(Loop):
@@ -50,17 +51,21 @@ def test_buttons_come_through_the_state_and_nonsense_is_ignored(recorder):
     assert recorder.did == ["stop"]
 
 
-def test_training_waits_for_the_text_that_was_set_before_it_and_pause_does_not(recorder):
+@pytest.mark.parametrize("trains", [True, False])
+def test_training_waits_for_the_text_that_was_set_before_it_and_a_pause_for_what_it_pauses(recorder, trains):
     recorder.gate.clear()
     recorder.command("read")  # holds the worker
     time.sleep(0.05)
+    recorder._job, recorder._paused = (iter(()) if trains else None), True
     recorder.state.text = "new"
     recorder.command("train")
     recorder.command("pause")
     recorder.gate.set()
+    until(lambda: {"train", "pause"} <= set(recorder.did))
+    recorder._job = None
     assert recorder.wait(20)
-    assert recorder.did.index("pause") < recorder.did.index("train")
-    assert recorder.did[-1] == "train"
+    first, then = ("pause", "train") if trains else ("train", "pause")
+    assert recorder.did.index(first) < recorder.did.index(then)
     assert recorder.did.count("read") == 2
 
 

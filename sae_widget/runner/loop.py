@@ -188,12 +188,15 @@ class Loop:
     def _next(self) -> str:
         """The most urgent thing to do, or an empty string: commands, inputs that have rested, the job.
 
-        What starts work waits until the model and the text that were asked for before it are there.
+        What starts work waits until the model and the text that were asked for before it are there; so does its pause.
         """
         settling = self._loading is not None or "model" in self._dirty or "read" in self._dirty
+        begins = False
         for command in self._commands:
-            if not settling or command in AT_ONCE:
+            waits = command == "pause" and begins and self._job is None
+            if not settling or (command in AT_ONCE and not waits):
                 return command
+            begins |= command in BEGINNINGS
         if self._loading is not None and self._loading.done:
             return "loaded"
         now = time.monotonic()

@@ -267,6 +267,12 @@ class OpeningLoop(FollowingLoop):
         notes = reading_notes(shown.sae, prepend_bos=desk.prepend_bos, length=length)
         return f"{words} {notes}".rstrip()
 
+    def _fail(self, fault: Exception) -> None:
+        trained = self._job is not None
+        super()._fail(fault)
+        if trained:
+            self._offer()
+
     def _offer(self, *more: str) -> None:
         """Say which further buttons make sense now."""
         loads, desk = self._loading is not None, self.desk
