@@ -41,7 +41,7 @@ test-peers: $(PEERS)/.installed  ## run the tests against SAELens, dictionary_le
 	SAE_WIDGET_PEERS=1 $(PEERS)/bin/python -m pytest -q -m peers -n 0 tests/interchange
 
 test-browser: $(VENV)/.installed-test chromium  ## run the tests in JupyterLab and Chromium; pictures go to artifacts/
-	$(PYTEST) -m browser -n 0 tests/browser
+	$(PYTEST) -m browser -n 0 --reruns 1 tests/browser
 
 chromium: $(VENV)/.installed-test
 	./.ci/chromium $(PY)

@@ -29,19 +29,23 @@ def lab_session() -> Iterator[Lab]:
 
 @pytest.fixture
 def lab(lab_session: Lab, request: pytest.FixtureRequest) -> Iterator[Lab]:
-    """``lab.open([...cells])``; a failed test leaves a picture of each page it had open, and what the server said."""
+    """``lab.open([...cells])``; a failed test leaves a picture of each page it had open, and what could be known."""
     before = lab_session.server.log.stat().st_size
+    request.node.fault = ""  # a test that failed may be run once more
     yield lab_session
     pages: list[NotebookPage] = list(lab_session._open)
-    failed = getattr(request.node, "failed", False)
-    for number, page in enumerate(pages):
-        if failed and not page.page.is_closed():
-            page.screenshot(f"failed-{request.node.name}-{number}")
-    if failed:
-        said = lab_session.server.log.read_bytes()[before:]
-        print("the server and its kernels said:", said[-4000:].decode(errors="replace"))
+    if request.node.fault:
+        said = lab_session.server.log.read_bytes()[before:].decode(errors="replace")
+        # Past the capture: of a failure that was no failure the second time, pytest would show nothing.
+        with request.config.pluginmanager.get_plugin("capturemanager").global_and_fixture_disabled():
+            print(f"\n{request.node.name} failed:\n{request.node.fault[-3000:]}")
+            for number, page in enumerate(pages):
+                print(f"page {number}: {page.describe()}")
+                if not page.page.is_closed():
+                    page.screenshot(f"failed-{request.node.name}-{number}")
+            print(f"the server and its kernels said: {said[-4000:]}")
     lab_session.close_pages()
-    if not failed:
+    if not request.node.fault:
         for page in pages:
             page.assert_quiet()
 
@@ -50,5 +54,5 @@ def lab(lab_session: Lab, request: pytest.FixtureRequest) -> Iterator[Lab]:
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
     report = yield
     if report.when != "teardown" and report.failed:
-        item.failed = True
+        item.fault = report.longreprtext
     return report

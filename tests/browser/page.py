@@ -57,6 +57,19 @@ _EXECUTE = """async ([command, args, wait]) => {
     const done = window.jupyterapp.commands.execute(command, args);
     if (wait) await done;
 }"""
+# What is in the output areas, as a tree of tags, classes and data; the page's own faults need not be in its console.
+_TREE = """() => {
+    const lines = [];
+    const walk = (node, depth) => {
+        if (lines.length > 150 || node.matches('svg, .widget-inline-hbox, .jp-OutputPrompt')) return;
+        const data = Object.entries(node.dataset ?? {}).map(([k, v]) => ` ${k}=${String(v).slice(0, 20)}`).join('');
+        const words = node.children.length ? '' : ` ${(node.textContent ?? '').slice(0, 40)}`;
+        lines.push(`${' '.repeat(depth)}${node.tagName.toLowerCase()}.${[...node.classList].join('.')}${data}${words}`);
+        if (depth < 8) for (const child of node.children) walk(child, depth + 1);
+    };
+    for (const area of document.querySelectorAll('.jp-Notebook .jp-Cell-outputArea')) walk(area, 0);
+    return lines.join('\\n');
+}"""
 _COUNT = "(index) => window.notebookPanel().content.widgets[index]?.model?.executionCount ?? null"
 _OUTPUTS = "(index) => window.notebookPanel().content.widgets[index].model.outputs?.toJSON() ?? []"
 
@@ -272,6 +285,14 @@ class NotebookPage:
         """No error in the console, and no request that left the machine."""
         assert not self.errors, "the console says:\n" + "\n".join(self.errors)
         assert not self.external, "the page wanted to reach:\n" + "\n".join(self.external)
+
+    def describe(self) -> str:
+        """What a failed test should say of the page: its console's errors, what it shows, what it wanted to reach."""
+        try:
+            shown = self.page.evaluate(_TREE)
+        except Error as gone:
+            shown = f"nothing can be read from it: {gone}"
+        return f"errors {self.errors}, requests that were refused {self.external}, in the outputs:\n{shown}"
 
     def close(self) -> None:
         """End the kernel and close the page."""
