@@ -110,4 +110,5 @@ def test_the_digest_is_of_the_pieces_wherever_they_are(tmp_path: Path) -> None:
     assert TextPieces(tmp_path).digest() == digest and len(digest) == 32
     others = [TextPieces([*texts[:at], "other", *texts[at + 1 :]]).digest() for at in range(len(texts))]
     assert len({digest, TextPieces(texts, seed=1).digest(), TextPieces([]).digest(), *others}) == len(texts) + 3
+    assert TextPieces(["ab", "c"]).digest() != TextPieces(["a", "bc"]).digest()
     assert TextPieces(["lone \ud800"]).digest() != TextPieces(["lone \ud801"]).digest()

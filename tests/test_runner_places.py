@@ -218,3 +218,71 @@ def test_a_text_that_is_read_meanwhile_does_not_end_the_loading(start, monkeypat
     go_on.set()
     assert runner.wait(30)
     assert state.offers == ("retry",)
+    state.text = "Yet another text."
+    until(lambda: state.activations.texts == ("Yet another text.",))
+    assert runner.wait(30)
+    assert state.offers == ("retry",)  # the form still says gpt2
+    state.model = "bundled"
+    assert runner.wait(30)
+    assert state.offers == ()
+
+
+def test_a_reset_elsewhere_keeps_the_first_places_trainer(start):
+    state, runner = start()
+    train(runner)
+    own, mine = state.history, weights(state.features.sae)
+    state.layer = 1
+    assert runner.wait(30)
+    runner.command("reset")
+    assert runner.wait(30)
+    assert state.history is None
+    state.layer = 2
+    assert runner.wait(30)
+    assert state.history is own and state.history_of == state.features.key
+    assert torch.equal(weights(state.features.sae), mine)
+    runner.command("resume")
+    assert runner.wait(60)
+    assert state.features.source.endswith("step 120") and len(own) == 120
+
+
+def test_a_saved_run_is_offered_where_the_trainer_of_another_place_is_kept(start):
+    state, runner = start(layer=1)
+    train(runner)
+    again, later = start()
+    train(later)
+    assert again.offers == ()
+    again.layer = 1
+    assert later.wait(30)
+    assert again.offers == ("restore",)
+    later.command("restore")
+    assert later.wait(30)
+    assert torch.allclose(weights(again.features.sae), weights(state.features.sae), atol=1e-5)
+
+
+def test_settings_that_are_put_back_wait_no_more(start):
+    state, runner = start(settings=ENDLESS)
+    begin(state, runner)
+    runner.command("pause")
+    until(lambda: state.status.phase == "paused")
+    said = state.status.message
+    state.settings = ENDLESS.changed(d_sae=ENDLESS.d_sae + 8)
+    until(lambda: "needs a new SAE" in state.status.message)
+    assert state.status.trouble
+    state.settings = ENDLESS
+    until(lambda: state.status.message == said)
+    assert (state.status.phase, state.status.trouble) == ("paused", False)
+    runner.command("resume")
+    state.settings = ENDLESS.changed(d_sae=ENDLESS.d_sae + 8)
+    until(lambda: "needs a new SAE" in state.status.message)
+    state.settings = ENDLESS
+    until(lambda: state.status.message == "Training")
+    runner.command("stop")
+
+
+def test_the_history_says_with_which_settings_its_run_trains(start):
+    state, runner = start(settings=ENDLESS)
+    begin(state, runner)
+    state.settings = ENDLESS.changed(learning_rate=ENDLESS.learning_rate / 2, d_sae=ENDLESS.d_sae + 8)
+    until(lambda: state.history.config.learning_rate == ENDLESS.learning_rate / 2)
+    assert state.history.config.d_sae == ENDLESS.d_sae
+    runner.command("stop")

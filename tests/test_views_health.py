@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
+from sae_widget.config import TrainConfig
 from sae_widget.features import FeatureStats
 from sae_widget.fidelity import Fidelity
 from sae_widget.sae import StandardSAE, TopKSAE
 from sae_widget.state import Status
+from sae_widget.training import History
 from sae_widget.views import health
 from sae_widget.views.health import (
     NOTHING_YET,
@@ -21,7 +23,7 @@ from sae_widget.views.health import (
     first_token_share,
     held_out,
 )
-from tests.hand_made import activations, features, history
+from tests.hand_made import activations, features, history, step
 
 FIDELITY = Fidelity(
     ce_clean=3.2, ce_sae=3.29, ce_zero=7.7, ce_mean=6.9, recovered_zero=0.98, recovered_mean=0.9757, kl=0.0123,
@@ -48,6 +50,15 @@ def test_shown_sae_and_running_training_take_turns(state):
     state.status = Status("ready", "Ready")
     assert row.row.cards[1]["number"] == "0.75"
     row.close()
+
+
+def test_a_running_training_is_measured_by_its_own_settings(state):
+    state.history = History(config=TrainConfig(architecture="standard", d_sae=64, target_l0=24.0))
+    state.history.append(step(1))
+    state.status = Status("training", "Training", 1, 10)
+    state.settings = TrainConfig(architecture="topk", d_sae=256)  # what the form says by now is for the next one
+    found = current_numbers(state)
+    assert found is not None and (found.d_sae, found.target_l0) == (64, 24.0)
 
 
 def test_without_statistics_the_history_speaks(state):

@@ -79,7 +79,8 @@ class TextPieces(Sequence[str]):
         """Tells this corpus from another one: of the number of pieces, and of some of them."""
         found = hashlib.sha256(str(len(self)).encode())
         for at in range(0, len(self), max(1, len(self) // SAMPLED)):
-            found.update(self[at].encode("utf-8", "surrogatepass"))
+            piece = self[at].encode("utf-8", "surrogatepass")
+            found.update(f"{len(piece)}:".encode() + piece)  # or ["ab", "c"] would be ["a", "bc"]
         return found.hexdigest()[:32]
 
     def _read_through(

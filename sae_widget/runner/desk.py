@@ -316,9 +316,10 @@ class Desk:
             self._predictions = look_at(shown.sae, self.site, model, read, of_prompt=read is self.prompt)
 
     def forget_training(self) -> None:
-        """Go back to the SAE that the site had before anything was trained."""
-        self.trainer = self._trained_on = self._trained_large = None
-        self.run = ""  # whoever shows it again, shows it from its file
+        """Go back to the SAE that the site had before anything was trained there; another site's trainer stays."""
+        if self.can_continue:
+            self.trainer = self._trained_on = self._trained_large = None
+            self.run = ""  # whoever shows it again, shows it from its file
         self._trained.pop(self.site, None)
         before = self._before.pop(self.site, None)
         self._shown = self.show(before, keep=True) if before else self._bundled()
@@ -345,6 +346,5 @@ class Desk:
     def _bundled(self) -> Shown | None:
         if self.model is None or self.model.name != "bundled":
             return None
-        found = bundled_sae(self.layer, self.hook_name, self.model.n_layer)
-        words = self.site_words
+        found, words = bundled_sae(self.layer, self.hook_name, self.model.n_layer), self.site_words
         return found and Shown(*found, f"the bundled SAE, {words}", key=f"bundled, {words}", ships=True)

@@ -78,7 +78,7 @@ class FollowingLoop(TrainingLoop):
     def _take_records(self, news: News) -> None:
         if news.fresh or self._history is None or self.state.history is not self._history:
             if news.fresh or self._history is None:
-                self._history = History(d_sae=news.info.config.d_sae)
+                self._history = History(config=news.info.config)
             self._show_history(self._history, str(self._followed))
         self._history.extend(news.rows)
         self.publisher.post(history_tick=len(self._history))

@@ -83,7 +83,7 @@ class TrainingLoop(Loop):
                 yield
             settings = state.settings if start is None else going_on(start, state.settings)
             trainer = self.desk.start_training(settings, run or run_name(), start)
-            self._own = History(d_sae=trainer.config.d_sae)  # from here on it is another run
+            self._own = History(config=trainer.config)  # from here on it is another run
             self._began, self._halved = True, False
             self._show_history(self._own, self.desk.run)
             self._look_for_examples()
@@ -93,6 +93,8 @@ class TrainingLoop(Loop):
             self._show_history(self._own, self.desk.run)  # another run may have been followed meanwhile
             config = trainer.config.with_live(state.settings)
             trainer.reconfigure(replace(config, steps=_goal(trainer, state.settings.steps)))
+            if self._own is not None:
+                self._own.config = trainer.config
         yield from self._steps(trainer)
         self._show_training(final=True)
         self._began = False

@@ -49,6 +49,7 @@ class OpeningLoop(FollowingLoop):
         self._offered: tuple[str, ...] = ()
         self._unread = False  # whether the model's loss is not known for want of a corpus
         self._waiting: Opened | None = None  # for a word: it was trained on something else
+        self._unreached = False  # whether the model that was asked for last could not be fetched
         super().__init__(state, polled=polled)
 
     def open(self, opened: Opened) -> None:
@@ -276,12 +277,12 @@ class OpeningLoop(FollowingLoop):
     def _offer(self, *more: str) -> None:
         """Say which further buttons make sense now."""
         loads, desk = self._loading is not None, self.desk
-        offers = [name for name in ("cancel" if loads else "", *more) if name]
+        offers = [*(["cancel"] if loads else ["retry"] if self._unreached else []), *more]
         if "load_anyway" not in offers:
             self._waiting = None
             self._fault("", "folder")
             free = not loads and self._job is None and desk.model is not None
-            if free and (desk.trainer is None or desk.opened):
+            if free and (not desk.can_continue or desk.opened):
                 runs = self._saved_here()
                 if runs and (desk.shown is None or desk.shown.key != runs[0].path.name):
                     offers.append("restore")

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 CARD_SHARE = 3.0
 """While a training goes on, examples are looked for again after so many times as long as it took."""
+WAITS = "a change of this needs a new SAE, so Train takes it. This one goes on as it is."
+"""Said behind the names of settings that the SAE that trains cannot take."""
 POLLED = " Here a page sees no news from threads, so this one asks for them: keep it open."
 """Said once where that is so (Colab)."""
 
@@ -40,6 +42,7 @@ class Runner(OpeningLoop):
             return
         if self._loading is not None:
             self._loading.cancel()
+        self._unreached = False
         self._loading = ModelLoading(self.state.model, self._wake)
         self._loading.start()
         if self.desk.model is None and self._loading.remote:
@@ -57,7 +60,8 @@ class Runner(OpeningLoop):
             self._take(ModelLoading.bundled())
         shown = f" Showing {self.desk.model.label}." if self.desk.model else ""
         self._say("ready", f"{loading.fault}{shown}", trouble=not loading.cancelled)
-        self._offer("retry" if loading.remote else "")
+        self._unreached = loading.remote
+        self._offer()
 
     def _do_progress(self) -> None:
         if self._loading is not None and not self._loading.done:
@@ -103,6 +107,8 @@ class Runner(OpeningLoop):
             self._fault("The text could not be read. The last one stays: read it again.", "tokens")
             raise
         self._fault("", "tokens")
+        if self._history is None and self.desk.can_continue:  # a reset elsewhere has cleared the chart
+            self._show_history(self._own, self.desk.run)
         self.publisher.post(activations=self.desk.prompt)
         self._show_features()
         self._offer()
@@ -127,6 +133,8 @@ class Runner(OpeningLoop):
             words = "Out of memory with these settings: nothing is lost, and the run goes on with its own."
             self._say(self._status.phase, words, trouble=True)
             return
+        if self._own is not None:
+            self._own.config = trainer.config
         self._say_what_waits(trainer.config)
 
     def _do_selected(self) -> None:
@@ -186,9 +194,7 @@ class Runner(OpeningLoop):
         self._show_training(final=False)
         if not self._began:
             self._look_for_examples()
-        step = self._step()
-        where = f"at step {step:,}" if step else "before the first step"
-        self._say("paused", f"Paused {where}. Resume goes on as if nothing had happened.", step=step)
+        self._say_paused()
 
     def _do_resume(self) -> None:
         self._fault("", "controls", "chart")
@@ -243,7 +249,8 @@ class Runner(OpeningLoop):
     def _do_reset(self) -> None:
         self._end_job()
         self.desk.forget_training()
-        self._own = None
+        if self.desk.trainer is None:
+            self._own = None
         self._show_history(None, "")
         self._fault("", "controls", "chart")
         self.publisher.post(card=None)
@@ -270,10 +277,17 @@ class Runner(OpeningLoop):
         """Say which settings of the form the SAE that trains cannot take any more, if there are such."""
         names = [name for name in FIXED_SETTINGS if getattr(self.state.settings, name) != getattr(config, name)]
         if names:
-            words = (
-                f"{', '.join(names)}: a change of this needs a new SAE, so Train takes it. This one goes on as it is."
-            )
-            self._say(self._status.phase, words, trouble=True)
+            self._say(self._status.phase, f"{', '.join(names)}: {WAITS}", trouble=True)
+        elif self._status.message.endswith(WAITS):  # they were put back
+            if self._paused:
+                self._say_paused()
+            else:
+                self._say(self._status.phase, "Training")
+
+    def _say_paused(self) -> None:
+        step = self._step()
+        where = f"at step {step:,}" if step else "before the first step"
+        self._say("paused", f"Paused {where}. Resume goes on as if nothing had happened.", step=step)
 
     def _step(self) -> int:
         """Steps that the job has trained: 0 while it reads, whatever the run before it did."""

@@ -35,7 +35,7 @@ class DenseWorkspace(Workspace):
         fired = self.products.count(acts, grad_pre)
         reconstruction = weights.error * self.squared_error(n)
         sparsity = self._penalty(acts, fired, weights.act)
-        revive = self._revive(dead, x, weights.error)
+        revive = self.revive(dead, x, weights.error)
         error = first(self.error, n).mul_(2.0 * weights.error)  # the gradient of sae_out, [batch, d_in]
         torch.sum(error, 0, out=g.b_dec)
         grad_out = self.products.rounded(error)

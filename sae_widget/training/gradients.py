@@ -189,7 +189,7 @@ class Workspace:
         """The gradient of ``u @ W_enc`` summed over the batch, ``[d_sae]``."""
         return self.grads.b_enc
 
-    def _revive(self, dead: torch.Tensor | None, x: torch.Tensor, per_error: float) -> Revival | None:
+    def revive(self, dead: torch.Tensor | None, x: torch.Tensor, per_error: float) -> Revival | None:
         """The loss by which dead features learn what the live ones miss (Gao et al. 2024, appendix A.2).
 
         ``AUX_COEFFICIENT * ||e - e_hat||^2`` in the units of the reconstruction loss: ``e`` is the error of

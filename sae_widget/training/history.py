@@ -14,6 +14,8 @@ from sae_widget.training.base import TrainStep
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from sae_widget.config import TrainConfig
+
 NAMES = tuple(f.name for f in fields(TrainStep))
 CAPACITY = 65_536  # records; more are thinned to the ends and the extremes of each stretch
 
@@ -23,13 +25,17 @@ class History:
 
     Up to ``capacity`` records are kept whole. When they are full, each stretch of records gives way to
     those in which a loss was lowest or highest, so that spikes and gaps stay; first and last always stay.
+
+    Args:
+        capacity: records that are kept.
+        config: the settings of the run, if they are known; whoever changes them while it trains, changes them here.
     """
 
-    def __init__(self, capacity: int = CAPACITY, *, d_sae: int = 0) -> None:
+    def __init__(self, capacity: int = CAPACITY, *, config: TrainConfig | None = None) -> None:
         if capacity < 64:
             raise ValueError(f"capacity must be at least 64, got {capacity}")
         self._rows = np.empty((capacity, len(NAMES)))  # [capacity, n_fields]
-        self.d_sae = d_sae  # of the SAE that is trained; 0 when nobody said
+        self.config = config
         self._kept = 0
         self._count = 0
         self.thinned = 0  # how often old records gave way

@@ -105,7 +105,7 @@ class Several:
             rate = schedule.learning_rate(config, step)
             u, squared = at.forward(x)
             share = variance_share(squared, *at.spread(x))
-            losses = at.backward(u, squared, schedule.penalty(config, step), work.revive(revived, at, x))
+            losses = at.backward(u, squared, schedule.penalty(config, step), work.revive(revived, x, at.weights.error))
             if keeps:
                 norms.keep()
             norm = norms.of_gradient()

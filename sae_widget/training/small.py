@@ -222,16 +222,15 @@ class SmallWorkspace(DenseWorkspace):
         if not self.is_small:
             return super().backward(x, penalty, dead)
         at = self.at(x.shape[0])
-        return at.backward(self.u, self._squared, penalty, self.revive(dead, at, x))
+        return at.backward(self.u, self._squared, penalty, self.revive(dead, x, at.weights.error))
 
-    def revive(self, dead: torch.Tensor | None, at: Passes, x: torch.Tensor) -> Revival | None:
-        """``_revive`` of the rows of the last small ``forward``, before ``backward``."""
-        if dead is None or not len(dead):
-            return None
-        n, places = len(x), dead.numpy()
-        if len(dead) > max(1, self.d_in // 2) or n * len(dead) * self.d_in > ALONE:  # else all are the strongest
-            return self._revive(dead, x, at.weights.error)
-        rows, weight = Arrays(self.params).W_dec.take(places, 0), AUX_COEFFICIENT * at.weights.error
+    def revive(self, dead: torch.Tensor | None, x: torch.Tensor, per_error: float) -> Revival | None:
+        """As every kind's, in numpy where there are so few that all of them are the strongest."""
+        few = dead is not None and 0 < len(dead) <= max(1, self.d_in // 2)
+        if dead is None or not self.is_small or not few or x.numel() * len(dead) > ALONE:
+            return super().revive(dead, x, per_error)
+        at, places = self.at(len(x)), dead.numpy()
+        rows, weight = Arrays(self.params).W_dec.take(places, 0), AUX_COEFFICIENT * per_error
         acts = np.maximum(at.pre.take(places, 1), np.float32(0))  # [n, n_dead]
         missing = np.matmul(acts, rows)
         missing += at.error

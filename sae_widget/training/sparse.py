@@ -63,7 +63,7 @@ class SparseWorkspace(DenseWorkspace):
     def _over_pairs(self, x: torch.Tensor, penalty: float, dead: torch.Tensor | None) -> Losses:
         n, g, pairs, weights = len(x), self.grads, self.pairs, self._weights(len(x), penalty)
         reconstruction = self._reconstruction(n, weights)
-        revive = self._revive(dead, x, weights.error)
+        revive = self.revive(dead, x, weights.error)
         with using(1):
             fires = (pairs.value > 0).float()
             fired = self._by_feature(fires)

@@ -106,7 +106,7 @@ class LossChart(Pane):
             self.readout.series = [[WORDS[name], f"var(--sae-{name})", DASHES[name]] for name in losses]
             self.readout.empty = "" if losses else NOTHING_YET
             self.readout.gaps = gaps[:MAX_GAPS]
-            told = (gap_words(gaps), epoch_words(history, self.state.settings))
+            told = (gap_words(gaps), epoch_words(history))
             self.readout.note = " ".join(words for words in told if words)
         if self.state.status.phase not in ("training", "stopping") or not self.head.summary:
             self.head.summary = summary(history)
@@ -171,10 +171,12 @@ def gap_words(steps: list[int]) -> str:
     return f"The loss was no number at step {steps[0]:,}{more} (dashed)."
 
 
-def epoch_words(history: History | None, settings: Any) -> str:
+def epoch_words(history: History | None) -> str:
     """The losses at epochs 100, 200 ... 500 of a run of the original tutorial; a step is an epoch."""
-    tutorial = settings.batch_size == 0 and settings.lr_schedule == "halving" and settings.loss_reduction == "mean"
-    if not tutorial or history is None or len(history) == 0:
+    config = None if history is None else history.config
+    if history is None or config is None or len(history) == 0:
+        return ""
+    if (config.batch_size, config.lr_schedule, config.loss_reduction) != (0, "halving", "mean"):
         return ""
     found = history.series(("step", "loss"), MAX_POINTS)
     losses = {round(step): loss for step, loss in zip(found["step"], found["loss"], strict=True) if np.isfinite(step)}

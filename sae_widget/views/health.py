@@ -95,16 +95,16 @@ def current_numbers(state: ExplorerState) -> Numbers | None:
     history = state.history if running or its_own else None
     stats = features.stats if features is not None else None
     if history is not None and len(history) and (running or stats is None):
-        last = history.last
+        last, config = history.last, history.config or state.settings
         assert last is not None
         return Numbers(
             last.explained_variance,
             last.explained_variance_with_first,
             last.l0,
             last.dead,
-            history.d_sae or state.settings.d_sae,
+            config.d_sae,
             "on the latest batch",
-            target_l0=0.0 if "k" in ARCHITECTURES[state.settings.architecture] else state.settings.target_l0,
+            target_l0=0.0 if "k" in ARCHITECTURES[config.architecture] else config.target_l0,
             validation=held_out(history),
         )
     if stats is None or features is None:
