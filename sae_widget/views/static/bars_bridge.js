@@ -189,7 +189,9 @@ export default {
     });
     drawOn(selection, ["selected"], highlight, signal);
     drawOn(selection, ["hovered"], preview, signal);
-    drawOn(bars, ["selected"], follow, signal);
+    // Not inside the change that it answers: a model that is set while it tells its changes loses those it has not told
+    // yet, and bqplot would draw the bars of before.
+    drawOn(bars, ["selected"], () => queueMicrotask(follow), signal);
     drawOn(bars, ["y"], soon, signal);
     drawOn(model, ["ids", "dead", "names", "measure", "empty"], () => {
       empty.textContent = model.get("empty");

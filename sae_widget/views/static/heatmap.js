@@ -83,9 +83,7 @@ class HeatmapPane {
     if (turned) this.list.scrollTop = this.scrolled = 0;
     if (this.goingTo?.page === page.facts.page) {
       this.selection.select(this.goingTo.sign > 0 ? page.ids[0] : page.ids[page.ids.length - 1]);
-      this.tall = 0; // of the list, and how far it is scrolled: known, since asking the page for them at a click costs a layout
-    this.scrolled = 0;
-    this.goingTo = null;
+      this.goingTo = null;
     }
     this.paint();
     if (turned || !before) this.reveal();
