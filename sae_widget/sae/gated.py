@@ -37,4 +37,4 @@ class GatedSAE(SAE):
     def activate(self, hidden_pre: torch.Tensor) -> torch.Tensor:
         """Magnitude where the gate is open. ``[pos, d_sae] -> [pos, d_sae]``."""
         magnitude = (hidden_pre - self.b_enc) * self.r_mag.exp() + self.b_mag
-        return magnitude.clamp_min(0.0) * (hidden_pre > 0)
+        return magnitude.clamp_min(0.0).masked_fill(hidden_pre <= 0, 0.0)  # a product makes NaN of inf

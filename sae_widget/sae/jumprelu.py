@@ -20,7 +20,7 @@ class JumpReLUSAE(SAE):
         threshold: ``[d_sae]``, at least 0. The others are those of ``SAE``.
 
     Raises:
-        ValueError: shapes that do not fit together.
+        ValueError: a threshold that is not at least 0, or shapes that do not fit together.
     """
 
     threshold: torch.Tensor = field(default_factory=lambda: torch.zeros(0))  # [d_sae]
@@ -31,6 +31,12 @@ class JumpReLUSAE(SAE):
     about = "Each feature learns its own threshold to fire and keeps its full size; strong in long runs."
     vectors = ("threshold",)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        bad = self.threshold[~(self.threshold >= 0)]  # NaN among them
+        if len(bad):
+            raise ValueError(f"threshold must be at least 0, got {float(bad[0]):g}")
+
     def activate(self, hidden_pre: torch.Tensor) -> torch.Tensor:
         """What exceeds the threshold of its feature. ``[pos, d_sae] -> [pos, d_sae]``."""
-        return hidden_pre * (hidden_pre > self.threshold)
+        return hidden_pre.masked_fill(hidden_pre <= self.threshold, 0.0)  # a product makes NaN of -inf

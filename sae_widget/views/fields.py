@@ -69,7 +69,7 @@ def sentence(fault: Exception, name: str, label: str, kept: str) -> str:
     for known, told in (OTHER_LABELS | {name: label}).items():
         if words.startswith(f"{known} "):
             words = told + words[len(known) :]
-    return f"{words}. Kept {kept}."
+    return f"{words}. Kept {kept}." if kept else f"{words}. Nothing was changed."
 
 
 class AskBox(GuardedWidget):

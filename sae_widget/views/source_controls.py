@@ -67,7 +67,7 @@ class SourceControls:
 
     def __init__(self, pane: Pane) -> None:
         self.pane, self.state = pane, pane.state
-        self._other: set[str] = set()  # lists in which "another" was chosen and nothing typed yet
+        self._other: dict[str, str] = {}  # lists in which "another" was chosen and nothing typed yet; what was set then
         self._make_model()
         self._make_text()
         self._make_place()
@@ -114,8 +114,8 @@ class SourceControls:
         pane.on_press(self.load_gpt2, lambda: pane.press("load_gpt2"))
 
     def _make_text(self) -> None:
-        self.text = TextBox(layout=W.Layout(width="auto"))
-        self._text = ""
+        self._text = sendable(self.state.text)
+        self.text = TextBox(guard=self.state.lock, layout=W.Layout(width="auto"), text=self._text, draft=self._text)
         self.pane.watch(self.text, "reads", lambda _n: self.read())
         self.pane.watch(self.text, "draft", lambda _draft: self._forgive("text"))
 
@@ -206,8 +206,8 @@ class SourceControls:
     def _draw_list(self, chooser: Any, path: Entry, name: str, known: dict[str, str]) -> None:
         value = getattr(self.state, name)
         own = value not in known.values()
-        if own:
-            self._other.discard(name)
+        if own or self._other.get(name) != value:
+            self._other.pop(name, None)
         chooser.value = OTHER if own or name in self._other else value
         path.box.layout.display = "" if chooser.value == OTHER else "none"
         path.draw()
@@ -257,16 +257,18 @@ class SourceControls:
 
     def _choose(self, name: str, value: str) -> None:
         if value == OTHER:
-            self._other.add(name)
+            self._other[name] = getattr(self.state, name)
         else:
-            self._other.discard(name)
-            self._forgive(name)
+            self._other.pop(name, None)
             setattr(self.state, name, value)
+            self._forgive(name)
         self.pane.redraw()
 
     def _choose_preset(self, index: int) -> None:
         if index >= 0 and not PRESETS[index].fits(self.state):
+            self._other.pop("corpus", None)
             PRESETS[index].apply(self.state)
+            self.text.draft = self._text  # what was half typed, when the text is the same as before
             self.pane.press("read")
         self.pane.redraw()
 
@@ -274,6 +276,7 @@ class SourceControls:
         path = typed.strip()
         if not path or len(path) > MAX_PATH or not path.isprintable():
             raise ValueError(f"a name or path must have 1 to {MAX_PATH:,} printable characters")
+        self._other.pop(name, None)
         setattr(self.state, name, path)
 
     def _set_tokens(self, typed: str) -> None:
