@@ -17,6 +17,7 @@ from tests.browser.lab import DARK, Lab
 KERNEL = """
 import json, numpy as np
 from sae_widget.features import measured, order_features
+from sae_widget.views.chart import MAX_POINTS
 
 def truth():
     state, features = explorer.state, explorer.features
@@ -30,8 +31,9 @@ def truth():
         for token in range(len(acts)):
             at = slice(int(prompt.indptr[token]), int(prompt.indptr[token + 1]))
             acts[token] = float(prompt.acts[at][prompt.ids[at] == selected].sum())
-    last = explorer.history.last if explorer.history is not None and len(explorer.history) else None
-    losses = [] if last is None else [explorer.history.series(("loss",), 600)["loss"][i] for i in (0, -1)]
+    losses = explorer.history.series(("loss",), MAX_POINTS)["loss"] if explorer.history is not None else np.zeros(0)
+    if state.log_loss:
+        losses = np.log(losses)
     return {
         "ids": ids, "heights": [max(0.0, float(heights[i])) for i in ids], "selected": selected, "strips": strips,
         "weights": [[float(w) for w in features.sae.W_dec[i]] for i in strips[:3]], "acts": acts,
@@ -99,12 +101,13 @@ def differences(drawn: dict[str, Any], true: dict[str, Any]) -> list[str]:
         found.append(f"tokens {acts.tolist()} for {wanted_acts.round(2).tolist()}")
     if f"{true['l0']:.1f}" not in drawn["cards"]:
         found.append(f"L0 {true['l0']:.1f} is not in {drawn['cards']}")
-    points = re.findall(r"[ML][-\d.]+,([-\d.]+)", drawn["path"])
-    if len(true["losses"]) > 0 and len(points) > 1:
-        if (float(points[0]) < float(points[-1])) != (true["losses"][0] > true["losses"][1]):
-            found.append(f"the loss goes from {points[0]} to {points[-1]} px for {true['losses']}")
-    elif points or true["losses"]:
-        found.append(f"{len(points)} points are drawn of the losses {true['losses']}")
+    points = [float(y) for y in re.findall(r"[ML][-\d.]+,([-\d.]+)", drawn["path"])]  # from above, in pixels
+    if len(points) != len(true["losses"]):
+        found.append(f"{len(points)} points for {len(true['losses'])} losses")
+    elif points and np.corrcoef(points, true["losses"])[0, 1] > -0.999:
+        found.append(
+            f"a line from {points[0]} to {points[-1]} px for losses {true['losses'][0]} to {true['losses'][-1]}"
+        )
     return found
 
 
@@ -161,6 +164,9 @@ def test_every_pane_draws_what_the_kernel_holds(page: ExplorerPage) -> None:
     trained = check(page, "a training")
     page.click_bar(5)
     check(page, "a click on what was trained")
+    for log_loss in ("False", "True"):
+        page.nb.run_code(set_state("log_loss", log_loss))
+        check(page, f"log_loss {log_loss}")
     page.nb.run_code("explorer.state.settings = explorer.state.settings.changed(seed=1)")
     page.nb.run_code("explorer.train(); explorer.wait(60)")
     assert check(page, "another training")["losses"] != trained["losses"]
