@@ -325,7 +325,7 @@ class Engine:
         dead = (self.since >= self.dead_after).nonzero()[:, 0]
         if len(dead) > MOST_REVIVED:  # those that have been dead longest
             dead = dead[self.since[dead].topk(MOST_REVIVED).indices]
-        return dead
+        return dead if len(dead) else None
 
     def clip(self, step: int, rate: float, losses: Losses, norm: float) -> float | None:
         """By what to divide the gradients, of this ``norm``; None leaves them as they are.

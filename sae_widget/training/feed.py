@@ -212,6 +212,9 @@ class MemoryFeed:
 
     def load_state(self, state: dict[str, torch.Tensor]) -> None:
         """Go on from a ``state``."""
+        try:
+            self.batches.generator.set_state(state["generator"])
+        except RuntimeError as error:
+            raise ValueError("This state is damaged: its generator is none. The run stays as it was.") from error
         self.batches.order = state["order"].clone()
-        self.batches.generator.set_state(state["generator"])
         self.batches.cursor = int(state["cursor"])

@@ -66,8 +66,7 @@ class Trainer:
                 architecture that cannot be trained, a batch with fewer tokens than processes.
             TypeError: not tensors, or ``config`` is no ``TrainConfig``.
         """
-        if not isinstance(config, TrainConfig):
-            raise TypeError(f"config must be a TrainConfig, got {type(config).__name__}: TrainConfig(steps=...)")
+        config = _checked(config)
         with torch.no_grad():
             feed = make_feed(values, position, config)
             self.d_in, self.metadata = feed.d_in, dict(metadata or {})
@@ -185,9 +184,11 @@ class Trainer:
         """Use other settings from the next step on.
 
         Raises:
+            TypeError: no ``TrainConfig``.
             ValueError: a setting that is fixed once training has begun, or a batch that does not fit into
                 memory; everything stays as it was.
         """
+        config = _checked(config)
         changed = [name for name in FIXED_SETTINGS if getattr(config, name) != getattr(self.config, name)]
         if changed:
             raise ValueError(f"{', '.join(changed)} cannot change while this SAE trains; stop first")
@@ -211,7 +212,7 @@ class Trainer:
         One from before the measured ways were kept goes on in the ways that are the fastest here.
 
         Raises:
-            ValueError: it is of another SAE or other data; everything stays as it was.
+            ValueError: it is of another SAE or other data, or damaged; everything stays as it was.
         """
         mine = self.state_dict()
         state = {name: mine[name] for name in WAYS if name in mine} | state
@@ -258,6 +259,12 @@ class Trainer:
         engine = self._engine
         engine.threads = engine.threads or threads_for(self.batch_size, self.d_in, engine.config.d_sae)
         return using(min(engine.threads, torch.get_num_threads()))
+
+
+def _checked(config: TrainConfig | None) -> TrainConfig:
+    if not isinstance(config, TrainConfig):
+        raise TypeError(f"config must be a TrainConfig, got {type(config).__name__}: TrainConfig(steps=...)")
+    return config
 
 
 def _size(d_in: int, batch_size: int, config: TrainConfig) -> tuple[int, int, int, str, int]:
