@@ -142,6 +142,12 @@ def test_every_pane_draws_what_the_kernel_holds(page: ExplorerPage) -> None:
         check(page, f"{name} {value}")
     page.click_bar(2)
     chosen = check(page, "a click")
+    page.nb.page.keyboard.press("Home")  # while the pointer rests on another bar, whose readout stays
+    page.wait("bars", "selected", f"value === '{chosen['ids'][0]}'")
+    stands_out = page.pane("bars").locator(".sae-column-selected")
+    assert (stands_out.get_attribute("aria-label") or "").startswith(f"Feature {chosen['ids'][0]},")
+    page.click_bar(2)
+    page.nb.page.mouse.move(4, 4)
     assert chosen["selected"] == chosen["ids"][2] and any(chosen["acts"])
     for name, value in (
         *(

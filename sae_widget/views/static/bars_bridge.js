@@ -97,22 +97,24 @@ export default {
         if (node.hidden !== away) node.hidden = away;
       }
     };
-    const tell = () => {
-      const hovered = selection.get("hovered");
-      const feature = indexOf(hovered) >= 0 ? hovered : selection.get("selected");
+    const words = (feature) => {
       const i = indexOf(feature);
-      if (chosen.hidden) plot.removeAttribute("aria-activedescendant");
-      else plot.setAttribute("aria-activedescendant", chosen.id);
-      if (feature === null || feature === undefined) {
-        told.textContent = ids().length ? "Point at a bar to preview a feature, click to select it." : "";
-        return;
-      }
       const name = model.get("names")[String(feature)];
       const height = i >= 0 ? `, ${model.get("measure")} ${Number((bars.get("y") || [])[i] || 0).toPrecision(3)}` : "";
       const state = model.get("dead").includes(feature) ? ", dead" : "";
-      const words = `Feature ${feature}${name ? ` “${name}”` : ""}${height}${state}`;
-      if (told.textContent !== words) told.textContent = words;
-      if (feature === selection.get("selected")) chosen.setAttribute("aria-label", words);
+      return `Feature ${feature}${name ? ` “${name}”` : ""}${height}${state}`;
+    };
+    const tell = () => {
+      const [selected, hovered] = [selection.get("selected"), selection.get("hovered")];
+      if (chosen.hidden) plot.removeAttribute("aria-activedescendant");
+      else {
+        plot.setAttribute("aria-activedescendant", chosen.id);
+        chosen.setAttribute("aria-label", words(selected));
+      }
+      const feature = indexOf(hovered) >= 0 ? hovered : selected;
+      const invitation = ids().length ? "Point at a bar to preview a feature, click to select it." : "";
+      const said = feature === null || feature === undefined ? invitation : words(feature);
+      if (told.textContent !== said) told.textContent = said;
     };
     // bqplot's own selection follows the shared one: it may have been made for another page of bars.
     const follow = () => {
