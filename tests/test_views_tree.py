@@ -55,3 +55,11 @@ def test_kernels_that_do_not_choose_are_left_alone():
     answer_the_page(box)
     assert not hasattr(box.comm, "_reply_subshell_for")
     close_everything(box)
+
+
+def test_what_a_page_says_is_taken_under_the_lock_of_the_state(sae_widget_home):
+    explorer = SuperpositionExplorer(model="bundled")
+    told = [widget for widget in every_widget(*explorer.children) if getattr(widget, "from_browser", ())]
+    unguarded = {type(widget).__name__ for widget in told if widget._guard is not explorer.state.lock}
+    explorer.close()
+    assert len(told) > 5 and not unguarded

@@ -98,7 +98,7 @@ class ActivationBars(Pane):
         )
         selection = selection_for(self.state)
         self.shared = [selection]
-        self.bridge = BarsBridge(bars=self.bars, selection=selection, margin=MARGIN)
+        self.bridge = BarsBridge(guard=self.state.lock, bars=self.bars, selection=selection, margin=MARGIN)
         self.watch(self.bridge, "turned", self._turn_to)
         plot = W.Box([self.figure], layout=W.Layout(width="100%", min_width="0", overflow="hidden"))
         plot.add_class("sae-plot")

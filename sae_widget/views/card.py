@@ -50,7 +50,7 @@ class FeatureCard(Pane):
         """The card's body."""
         selection = selection_for(self.state)
         self.shared = [selection]
-        self.body = CardBody(selection=selection)
+        self.body = CardBody(guard=self.state.lock, selection=selection)
         self.watch(self.body, "named", self._name)
         return [self.body]
 
