@@ -123,8 +123,8 @@ def test_what_cannot_be_trained_is_refused_in_a_sentence(registered: Any, monkey
         workspace(D_IN, BATCH, TrainConfig(architecture="only read", d_sae=D_SAE), True)
     said, _, choose = str(refused.value).partition(" choose one of ")
     assert said.endswith("Nothing was trained;") and sorted(choose[:-1].split(", ")) == sorted(able.split(", "))
-    monkeypatch.delitem(REGISTRY, "gated")
-    with pytest.raises(ValueError, match=r"^architecture 'gated' is not in the registry\. Nothing was trained; choose"):
-        workspace(D_IN, BATCH, TrainConfig(architecture="gated", d_sae=D_SAE), True)
+    monkeypatch.setitem(ARCHITECTURES, "none", ())
+    with pytest.raises(ValueError, match=r"^architecture 'none' is not in the registry\. Nothing was trained; choose"):
+        workspace(D_IN, BATCH, TrainConfig(architecture="none", d_sae=D_SAE), True)
     with pytest.raises(ValueError, match="architecture 'only read' has no training rule"):
         Trainer(*small_data(), TrainConfig(architecture="only read", d_sae=20))
