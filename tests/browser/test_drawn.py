@@ -24,14 +24,16 @@ def truth():
     order = order_features(features, state.sort, state.measure, state.token, hide_dense=state.hide_dense)
     heights, page = measured(features, state.measure, state.token), min(state.bar_page, (len(order) - 1) // 64)
     ids = [int(i) for i in order[64 * page : 64 * page + 64]]
-    strips = [int(i) for i in order[state.rows * state.page : state.rows * (state.page + 1)]]
+    first = state.rows * min(state.page, (len(order) - 1) // state.rows)
+    strips = [int(i) for i in order[first : first + state.rows]]
     prompt, acts, selected = features.prompt, [], state.selected
     if selected is not None:
         acts = [0.0] * len(prompt.activations.labels)
         for token in range(len(acts)):
             at = slice(int(prompt.indptr[token]), int(prompt.indptr[token + 1]))
             acts[token] = float(prompt.acts[at][prompt.ids[at] == selected].sum())
-    losses = explorer.history.series(("loss",), MAX_POINTS)["loss"] if explorer.history is not None else np.zeros(0)
+    trained = explorer.history is not None and len(explorer.history) > 0
+    losses = explorer.history.series(("loss",), MAX_POINTS)["loss"] if trained else np.zeros(0)
     if state.log_loss:
         losses = np.log(losses)
     return {
