@@ -19,6 +19,7 @@ from sae_widget.training.start import going_on
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
+    from sae_widget.config import TrainConfig
     from sae_widget.features import FeatureStats
     from sae_widget.sae.base import SAE
     from sae_widget.state import ExplorerState
@@ -92,9 +93,7 @@ class TrainingLoop(Loop):
             trainer, self._began = self.desk.trainer, True
             self._show_history(self._own, self.desk.run)  # another run may have been followed meanwhile
             config = trainer.config.with_live(state.settings)
-            trainer.reconfigure(replace(config, steps=_goal(trainer, state.settings.steps)))
-            if self._own is not None:
-                self._own.config = trainer.config
+            self._reconfigure(trainer, replace(config, steps=_goal(trainer, state.settings.steps)))
         yield from self._steps(trainer)
         self._show_training(final=True)
         self._began = False
@@ -140,9 +139,15 @@ class TrainingLoop(Loop):
                     raise
             self._halved = True
             size = max(1, trainer.batch_size // 2)
-            trainer.reconfigure(replace(trainer.config, batch_size=size))
+            self._reconfigure(trainer, replace(trainer.config, batch_size=size))
             words = f"Out of memory: nothing is lost, and it trains on with half the batch, {size:,} tokens."
             self._say("training", words, trouble=True)
+
+    def _reconfigure(self, trainer: Trainer, config: TrainConfig) -> None:
+        """Give the trainer on the desk other settings, and its history with it."""
+        trainer.reconfigure(config)
+        if self._own is not None:
+            self._own.config = trainer.config
 
     def _noticed(self) -> bool:
         """Whether a sentence about trouble stands that has not been there for long."""

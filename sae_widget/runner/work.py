@@ -123,7 +123,7 @@ class Runner(OpeningLoop):
         if trainer is None or not self._began:
             return  # what is still to begin takes the settings when it does
         try:
-            trainer.reconfigure(trainer.config.with_live(self.state.settings))
+            self._reconfigure(trainer, trainer.config.with_live(self.state.settings))
         except ValueError as fault:
             self._say(self._status.phase, f"{ended(fault)} The run goes on with its own.", trouble=True)
             return
@@ -133,8 +133,6 @@ class Runner(OpeningLoop):
             words = "Out of memory with these settings: nothing is lost, and the run goes on with its own."
             self._say(self._status.phase, words, trouble=True)
             return
-        if self._own is not None:
-            self._own.config = trainer.config
         self._say_what_waits(trainer.config)
 
     def _do_selected(self) -> None:
